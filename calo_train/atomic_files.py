@@ -1,0 +1,115 @@
+"""Files that appear under their final name only when whole.
+
+Write to a temporary name in the same folder, flush, fsync, rename, fsync the folder: a kill or a
+full disk at any moment leaves either the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from calo_train.errors import MachineError
+from calo_train.quantities import format_size
+
+_TEMPORARY_MARK = ".part-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on success it takes the name `path`.
+
+    On any exception the temporary file is removed and `path` stays as it was. A full disk or a
+    refused permission becomes a MachineError that names the folder.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise machine_error(error, path) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove temporary files that a killed process left in `folder`; give what was removed."""
+    leftovers = sorted(folder.glob(f".*{_TEMPORARY_MARK}*"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return leftovers
+
+
+def sha256_of(path: Path) -> str:
+    """Give the SHA-256 of a file's content as hexadecimal text."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def machine_error(error: OSError, path: Path) -> MachineError:
+    """Describe a failed file operation on `path` with what is free and what to do."""
+    folder = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = format_size(shutil.disk_usage(folder).free)
+        return MachineError(
+            "the disk is full",
+            where=f"writing {path}; {free} free on its file system",
+            do="free some space or choose another folder; the same command then goes on",
+        )
+    status = folder.stat()
+    return MachineError(
+        f"cannot write: {error.strerror or error}",
+        where=f"{path}; {folder} has owner uid {status.st_uid} and mode {status.st_mode & 0o777:03o}",
+        do="choose a folder that you may write to",
+    )
+
+
+def require_free_space(folder: Path, needed: int, *, purpose: str) -> None:
+    """Raise MachineError when `folder`'s file system has less than `needed` bytes free."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise MachineError(
+            f"not enough disk space: {format_size(needed)} needed, {format_size(free)} free",
+            where=f"{folder}, for {purpose}",
+            do="free some space or choose another folder",
+        )
+
+
+def require_writable(folder: Path) -> None:
+    """Raise MachineError unless files can be created in `folder` or its nearest existing parent."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise machine_error(NotADirectoryError(errno.ENOTDIR, "not a folder", str(existing)), folder)
+    # The mode bits do not tell for root or on a read-only mount; only trying does.
+    probe = existing / f".writable{_TEMPORARY_MARK}{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise machine_error(error, folder) from error
