@@ -10,12 +10,15 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calo_train.errors import MachineError
 from calo_train.quantities import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TEMPORARY_MARK = ".part-"
 
@@ -103,9 +106,13 @@ def require_free_space(folder: Path, needed: int, *, purpose: str) -> None:
 
 def require_writable(folder: Path) -> None:
     """Raise MachineError unless files can be created in `folder` or its nearest existing parent."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    existing = next(
+        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
+    )
     if not existing.is_dir():
-        raise machine_error(NotADirectoryError(errno.ENOTDIR, "not a folder", str(existing)), folder)
+        raise machine_error(
+            NotADirectoryError(errno.ENOTDIR, "not a folder", str(existing)), folder
+        )
     # The mode bits do not tell for root or on a read-only mount; only trying does.
     probe = existing / f".writable{_TEMPORARY_MARK}{os.getpid()}"
     try:

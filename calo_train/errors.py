@@ -6,9 +6,11 @@ interface: job scripts decide on them whether to stop, to mend the data or to co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class CaloTrainError(Exception):

@@ -18,7 +18,15 @@ _SCALES: dict[str, dict[str, float]] = {
     "energy": {"eV": 1e-6, "keV": 1e-3, "MeV": 1.0, "GeV": MEV_PER_GEV, "TeV": 1e6},
     "length": {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0},
     "angle": {"rad": 1.0, "mrad": 1e-3, "deg": math.pi / 180.0},
-    "size": {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "kB": 1e3, "MB": 1e6, "GB": 1e9},
+    "size": {
+        "B": 1.0,
+        "KiB": 2.0**10,
+        "MiB": 2.0**20,
+        "GiB": 2.0**30,
+        "kB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+    },
     "duration": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0},
 }
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -119,5 +127,11 @@ def _article(dimension: Dimension) -> str:
 
 
 def _example(dimension: Dimension) -> str:
-    examples = {"energy": "50GeV", "length": "5mm", "angle": "0.1rad", "size": "4GiB", "duration": "2h"}
+    examples = {
+        "energy": "50GeV",
+        "length": "5mm",
+        "angle": "0.1rad",
+        "size": "4GiB",
+        "duration": "2h",
+    }
     return examples[dimension]

@@ -57,7 +57,11 @@ class Axis:
 
     def difference(self, other: Axis) -> str | None:
         """Describe the first difference to another axis, or None when edges and kind are equal."""
-        if self.name != other.name or self.is_periodic != other.is_periodic or self.unit != other.unit:
+        if (
+            self.name != other.name
+            or self.is_periodic != other.is_periodic
+            or self.unit != other.unit
+        ):
             return f"axis {_axis_words(self)} against {_axis_words(other)}"
         if self.num_cells != other.num_cells:
             return f"axis {self.name}: {self.num_cells} cells against {other.num_cells}"
@@ -98,7 +102,9 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise DataError("a geometry needs at least one layer", where=self.name, do="add layers")
+            raise DataError(
+                "a geometry needs at least one layer", where=self.name, do="add layers"
+            )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Geometry) and self.difference(other) is None
@@ -132,7 +138,10 @@ class Geometry:
     def layer_slices(self) -> tuple[slice, ...]:
         """For each layer the slice of its voxels."""
         ends = np.cumsum([layer.num_voxels for layer in self.layers]).tolist()
-        return tuple(slice(end - layer.num_voxels, end) for end, layer in zip(ends, self.layers, strict=True))
+        return tuple(
+            slice(end - layer.num_voxels, end)
+            for end, layer in zip(ends, self.layers, strict=True)
+        )
 
     @cached_property
     def layer_of_voxel(self) -> IndexArray:
@@ -179,7 +188,9 @@ class Geometry:
             first, second = self.layers[0].axes
             grid = f"{self.num_layers} layers of {first.num_cells} {first.name} x {second.num_cells} {second.name}"
         else:
-            grid = f"{self.num_layers} layers of " + ", ".join(f"{a}x{b}" for a, b in self.layer_shapes)
+            grid = f"{self.num_layers} layers of " + ", ".join(
+                f"{a}x{b}" for a, b in self.layer_shapes
+            )
         return f"{self.name}: {grid} ({self.num_voxels} voxels)"
 
     def require_equal(self, other: Geometry, *, where: str, do: str) -> None:

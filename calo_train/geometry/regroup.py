@@ -69,7 +69,9 @@ def _join(
 ) -> tuple[Layer, npt.NDArray[np.int64]]:
     from calo_train.geometry.geometry import Layer
 
-    (first, first_map), (second, second_map) = (_regroup_axis(axis, crop, factors) for axis in members[0].axes)
+    (first, first_map), (second, second_map) = (
+        _regroup_axis(axis, crop, factors) for axis in members[0].axes
+    )
     inside = (first_map[:, None] >= 0) & (second_map[None, :] >= 0)
     cells = np.where(inside, first_map[:, None] * second.num_cells + second_map[None, :], -1)
     end = members[-1].depth + members[-1].thickness
@@ -101,5 +103,7 @@ def _require_axes(geometry: Geometry, names: list[str]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(
-                f"no axis '{name}'", where=geometry.name, do=f"name one of its axes; {nearest_names(name, known)}"
+                f"no axis '{name}'",
+                where=geometry.name,
+                do=f"name one of its axes; {nearest_names(name, known)}",
             )

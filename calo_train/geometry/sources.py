@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from calo_train.errors import DataError
 from calo_train.geometry.geometry import Axis, Geometry, Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 _MAX_XML_BYTES = 1 << 20
 _MAX_VOXELS = 10_000_000
@@ -41,7 +43,9 @@ def geometry_from_mapping(mapping: Mapping[str, Any], *, where: str = "geometry"
         ) from error
     if geometry.num_voxels > _MAX_VOXELS:
         raise DataError(
-            f"{geometry.num_voxels} voxels are more than {_MAX_VOXELS}", where=where, do="check the cell counts"
+            f"{geometry.num_voxels} voxels are more than {_MAX_VOXELS}",
+            where=where,
+            do="check the cell counts",
         )
     return geometry
 
@@ -55,7 +59,12 @@ def geometry_to_mapping(geometry: Geometry) -> dict[str, Any]:
                 "depth": layer.depth,
                 "thickness": layer.thickness,
                 "axes": [
-                    {"name": axis.name, "edges": list(axis.edges), "unit": axis.unit, "periodic": axis.is_periodic}
+                    {
+                        "name": axis.name,
+                        "edges": list(axis.edges),
+                        "unit": axis.unit,
+                        "periodic": axis.is_periodic,
+                    }
                     for axis in layer.axes
                 ],
             }
@@ -72,18 +81,26 @@ def geometry_from_xml(path: Path, particle: str, *, layer_thickness: float = 1.0
     `layer_thickness` mm. Document types and entities are refused.
     """
     if path.stat().st_size > _MAX_XML_BYTES:
-        raise DataError("a binning file over 1 MiB", where=str(path), do="give the published binning XML")
+        raise DataError(
+            "a binning file over 1 MiB", where=str(path), do="give the published binning XML"
+        )
     text = path.read_text(encoding="utf-8")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise DataError("a binning file with a document type", where=str(path), do="remove DOCTYPE and ENTITY")
+        raise DataError(
+            "a binning file with a document type", where=str(path), do="remove DOCTYPE and ENTITY"
+        )
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - entities are refused above
     except ElementTree.ParseError as error:
-        raise DataError(f"not XML: {error}", where=str(path), do="give the published binning XML") from error
+        raise DataError(
+            f"not XML: {error}", where=str(path), do="give the published binning XML"
+        ) from error
     bins = {entry.get("name"): entry for entry in root.iter() if entry.get("name") is not None}
     if particle not in bins:
         raise DataError(
-            f"no particle '{particle}'", where=str(path), do=f"choose one of {', '.join(map(str, bins))}"
+            f"no particle '{particle}'",
+            where=str(path),
+            do=f"choose one of {', '.join(map(str, bins))}",
         )
     grids = [_xml_axes(entry, path) for entry in bins[particle].iter("Layer")]
     layers = [
@@ -99,11 +116,15 @@ def _xml_axes(entry: ElementTree.Element, path: Path) -> tuple[Axis, Axis] | Non
         num_alpha = int(entry.get("n_bin_alpha") or "")
     except ValueError as error:
         raise DataError(
-            f"layer {entry.get('id')}: {error}", where=str(path), do="check r_edges and n_bin_alpha"
+            f"layer {entry.get('id')}: {error}",
+            where=str(path),
+            do="check r_edges and n_bin_alpha",
         ) from error
     if len(edges) < 2:
         return None
-    alpha_edges = tuple(-math.pi + 2 * math.pi * index / num_alpha for index in range(num_alpha + 1))
+    alpha_edges = tuple(
+        -math.pi + 2 * math.pi * index / num_alpha for index in range(num_alpha + 1)
+    )
     return Axis("alpha", alpha_edges, "rad", is_periodic=True), Axis("r", edges)
 
 
@@ -111,7 +132,9 @@ def _equal_layers(mapping: Mapping[str, Any]) -> tuple[Layer, ...]:
     axes = _axes(mapping["axes"])
     thicknesses = [float(thickness) for thickness in mapping["layer_thicknesses"]]
     ends = list(accumulate(thicknesses, initial=float(mapping["depth"])))
-    return tuple(Layer(axes, depth, thickness) for depth, thickness in zip(ends, thicknesses, strict=False))
+    return tuple(
+        Layer(axes, depth, thickness) for depth, thickness in zip(ends, thicknesses, strict=False)
+    )
 
 
 def _layer(entry: Mapping[str, Any]) -> Layer:
@@ -129,4 +152,6 @@ def _axis(entry: Mapping[str, Any]) -> Axis:
     else:
         start, stop, cells = float(entry["start"]), float(entry["stop"]), int(entry["cells"])
         edges = tuple(start + (stop - start) * index / cells for index in range(cells + 1))
-    return Axis(str(entry["name"]), edges, str(entry.get("unit", "mm")), bool(entry.get("periodic", False)))
+    return Axis(
+        str(entry["name"]), edges, str(entry.get("unit", "mm")), bool(entry.get("periodic", False))
+    )

@@ -58,6 +58,9 @@ def concatenate(pieces: Sequence[Showers]) -> Showers:
     """Join showers of one geometry in order; at least one piece is needed."""
     first = pieces[0]
     conditions = {
-        name: np.concatenate([piece.conditions[name] for piece in pieces]) for name in first.conditions
+        name: np.concatenate([piece.conditions[name] for piece in pieces])
+        for name in first.conditions
     }
-    return Showers(np.concatenate([piece.energies for piece in pieces]), conditions, first.geometry)
+    return Showers(
+        np.concatenate([piece.energies for piece in pieces]), conditions, first.geometry
+    )

@@ -5,7 +5,6 @@ A `ShowerStatistics` belongs to the generator: it is stored in its yaml and read
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ import numpy as np
 from calo_train.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from calo_train.geometry import Geometry
     from calo_train.showers.showers import Showers
 
@@ -34,7 +35,9 @@ class ShowerStatistics:
         mapping = asdict(self)
         mapping["voxel_max"] = list(self.voxel_max)
         mapping["layer_energy_max"] = list(self.layer_energy_max)
-        mapping["condition_range"] = {name: list(ends) for name, ends in self.condition_range.items()}
+        mapping["condition_range"] = {
+            name: list(ends) for name, ends in self.condition_range.items()
+        }
         return mapping
 
     @classmethod
