@@ -1,0 +1,142 @@
+"""L2LFlows as a family: its hyperparameters, its two stages and its sampler.
+
+p(shower | conditions) = p(E_0..E_L | conditions) prod_i p(I_i | I_{i-1}.., E_i, conditions): an
+energy distribution flow and one causal flow for each layer (2302.11594). Nothing here knows a
+detector beyond its Geometry; torch is imported when something is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from calo_train.errors import DataError, UsageError
+from calo_train.families.contracts import Family, LikelihoodStage, Sampler, TrainingSettings
+from calo_train.quantities import format_energy, parse_quantity
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from calo_train.families.l2lflows.features import ConditionContext
+    from calo_train.geometry import Geometry
+    from calo_train.showers.statistics import ShowerStatistics
+
+
+@dataclass
+class FlowSettings:
+    """Shape of the energy flow or of every causal flow."""
+
+    num_blocks: int = 4
+    num_hidden_layers: int = 1
+    hidden_features: int = 128
+    num_bins: int = 8
+    tail_bound: float = 14.0
+    permutation: str = "reverse"
+    min_bin: float = 1e-6
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.permutation not in ("random", "reverse"):
+            raise UsageError(
+                f"permutation '{self.permutation}' is unknown",
+                where="model.<flow>.permutation",
+                do="use random or reverse",
+            )
+        for name in ("num_blocks", "hidden_features", "tail_bound", "min_bin"):
+            if getattr(self, name) <= 0:
+                raise UsageError(
+                    f"{name}={getattr(self, name)} is not positive",
+                    where=f"model.<flow>.{name}",
+                    do="give a value above zero",
+                )
+
+
+@dataclass
+class L2LFlows(Family):
+    """Hyperparameters of L2LFlows; `conf/model/l2lflows.yaml` holds the paper's with sources."""
+
+    energy_flow: FlowSettings = field(default_factory=FlowSettings)
+    causal_flow: FlowSettings = field(default_factory=FlowSettings)
+    num_previous_layers: int = 5
+    embedding_hidden: list[int] = field(default_factory=lambda: [256, 128])
+    embedding_features: int = 64
+    layer_energy_unit: str = "1GeV"
+    voxel_max: str = "layer"
+    voxel_noise: str = "1keV"
+    layer_noise_mean: str = "1keV"
+    layer_noise_width: str = "0.2keV"
+    tile: int = 1000
+    parts_per_group: int | None = None
+    energy_training: TrainingSettings = field(default_factory=TrainingSettings)
+    causal_training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        if self.voxel_max not in ("layer", "global"):
+            raise UsageError(
+                f"voxel_max '{self.voxel_max}' is unknown",
+                where="model.voxel_max",
+                do="use layer or global",
+            )
+        if self.num_previous_layers < 0 or self.tile < 1:
+            raise UsageError(
+                "num_previous_layers must not be negative and tile must be at least 1",
+                where="model.num_previous_layers, model.tile",
+                do="the paper uses 5 previous layers",
+            )
+
+    def require_describable(self, geometry: Geometry, conditions: Sequence[str]) -> None:
+        """Any layered detector will do; the incident energy must be among the conditions."""
+        if "incident_energy" not in conditions:
+            raise UsageError(
+                f"L2LFlows is conditioned on incident_energy, which {geometry.name} does not give",
+                where=f"dataset.conditions: {', '.join(conditions) or 'none'}",
+                do="add incident_energy to the data set",
+            )
+
+    def require_statistics(self, geometry: Geometry, statistics: ShowerStatistics) -> None:
+        """Layer energies must stay below their unit, since their logit lives on [0, 1] (App. B.1)."""
+        unit = parse_quantity(self.layer_energy_unit, "energy", where="model.layer_energy_unit")
+        largest = max(statistics.layer_energy_max)
+        if largest >= unit:
+            layer = statistics.layer_energy_max.index(largest)
+            raise DataError(
+                f"layer {layer} reaches {format_energy(largest)}, above the unit of layer energies "
+                f"({format_energy(unit)})",
+                where=f"training data on {geometry.name}; model.layer_energy_unit",
+                do=f"set model.layer_energy_unit={1.1 * largest:.4g}MeV",
+            )
+
+    def stages(
+        self, geometry: Geometry, statistics: ShowerStatistics, threshold: float
+    ) -> tuple[LikelihoodStage, ...]:
+        """Give the energy stage (one part) and the causal stage (one part a layer)."""
+        from calo_train.families.l2lflows.stages import CausalStage, EnergyStage, Preparation
+
+        preparation = Preparation.of(self, geometry, statistics, threshold)
+        return EnergyStage(self, preparation), CausalStage(self, preparation)
+
+    def sampler(
+        self,
+        geometry: Geometry,
+        statistics: ShowerStatistics,
+        threshold: float,
+        parts: Mapping[str, Mapping[str, Tensor]],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Sampler:
+        """Build the sampler from the weights `energy/0` and `causal/0`, `causal/1`, ..."""
+        from calo_train.families.l2lflows.sampler import L2LFlowsSampler
+        from calo_train.families.l2lflows.stages import Preparation
+
+        preparation = Preparation.of(self, geometry, statistics, threshold)
+        return L2LFlowsSampler(self, preparation, parts, dtype=dtype, device=device)
+
+    def condition_context(self, statistics: ShowerStatistics) -> ConditionContext:
+        """Give the map from conditions to context columns."""
+        from calo_train.families.l2lflows.features import ConditionContext
+
+        ranges = statistics.condition_range
+        return ConditionContext(tuple(ranges), ranges)

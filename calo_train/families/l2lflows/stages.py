@@ -1,0 +1,186 @@
+"""How a batch of showers becomes features and context of the two stages (2302.11594 App. B)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from calo_train.families.contracts import LikelihoodStage, PartInput, ShowerBatch
+from calo_train.families.l2lflows.features import (
+    ConditionContext,
+    apply_threshold,
+    inverse_logit,
+    layer_energy_context,
+    logit,
+    noisy_layer_energies,
+)
+from calo_train.families.l2lflows.networks import (
+    build_causal_flow,
+    build_energy_flow,
+    previous_layers,
+)
+from calo_train.quantities import parse_quantity
+
+if TYPE_CHECKING:
+    from nflows.flows import Flow
+
+    from calo_train.families.l2lflows.family import L2LFlows
+    from calo_train.geometry import Geometry
+    from calo_train.showers.statistics import ShowerStatistics
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that both stages and the sampler need to know of detector and data, in MeV."""
+
+    family: L2LFlows
+    geometry: Geometry
+    conditions: ConditionContext
+    threshold: float
+    layer_energy_unit: float
+    voxel_scale: tuple[float, ...]  # M of each layer: no noisy training voxel exceeds it
+    voxel_noise: float
+    layer_noise: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls, family: L2LFlows, geometry: Geometry, statistics: ShowerStatistics, threshold: float
+    ) -> Preparation:
+        """Read the family's quantities and the training data's extremes."""
+
+        def energy(key: str) -> float:
+            return parse_quantity(getattr(family, key), "energy", where=f"model.{key}")
+
+        noise = energy("voxel_noise")
+        largest = statistics.voxel_max
+        if family.voxel_max == "global":
+            largest = (max(largest),) * geometry.num_layers
+        return cls(
+            family=family,
+            geometry=geometry,
+            conditions=family.condition_context(statistics),
+            threshold=threshold,
+            layer_energy_unit=energy("layer_energy_unit"),
+            voxel_scale=tuple(value + noise for value in largest),
+            voxel_noise=noise,
+            layer_noise=(energy("layer_noise_mean"), energy("layer_noise_width")),
+        )
+
+    def voxel_features(self, layer: int, voxels: Tensor) -> Tensor:
+        """Map noisy voxel energies (n, d) of a layer to features."""
+        return logit(voxels / self.voxel_scale[layer])
+
+    def voxel_energies(self, layer: int, features: Tensor) -> Tensor:
+        """Undo `voxel_features`; never negative."""
+        return inverse_logit(features) * self.voxel_scale[layer]
+
+    def layer_features(self, layer_energies: Tensor) -> Tensor:
+        """Map noisy layer energies (n, layers) to features."""
+        return logit(layer_energies / self.layer_energy_unit)
+
+    def layer_energies(self, features: Tensor) -> Tensor:
+        """Undo `layer_features`; never negative."""
+        return inverse_logit(features) * self.layer_energy_unit
+
+    def draw_layer_energies(self, batch: ShowerBatch, random: torch.Generator) -> Tensor:
+        """Threshold and sum a batch to layers, with fresh Gaussian noise, (n, layers)."""
+        mean, width = self.layer_noise
+        seen = apply_threshold(batch.energies, self.threshold)
+        shape = (len(batch), self.geometry.num_layers)
+        noise = torch.randn(shape, generator=random, device=seen.device, dtype=seen.dtype)
+        layer_of_voxel = torch.as_tensor(self.geometry.layer_of_voxel, device=seen.device)
+        return noisy_layer_energies(
+            seen, layer_of_voxel, self.geometry.num_layers, noise=mean + width * noise
+        )
+
+    def causal_context(
+        self,
+        layer: int,
+        features: Callable[[int], Tensor],
+        layer_energies: Tensor,
+        conditions: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Join previous layers' features, nearest first, the layer energy and the conditions."""
+        pieces = [features(index) for index in previous_layers(self.family, layer)]
+        own_energy = layer_energy_context(layer_energies[:, layer])[:, None]
+        return torch.cat([*pieces, own_energy, self.conditions.columns(conditions)], dim=1)
+
+
+class EnergyStage(LikelihoodStage):
+    """The energy distribution flow p(E_0 .. E_L | conditions)."""
+
+    name: ClassVar[str] = "energy"
+
+    def __init__(self, family: L2LFlows, preparation: Preparation) -> None:
+        self.training = family.energy_training
+        self.part_names = ("0",)
+        self._family = family
+        self._preparation = preparation
+
+    def build_part(self, index: int) -> Flow:
+        """Build the one energy flow; `index` is 0."""
+        preparation = self._preparation
+        return build_energy_flow(
+            self._family, preparation.geometry, preparation.conditions.num_columns
+        )
+
+    def inputs(
+        self, batch: ShowerBatch, parts: Sequence[int], random: torch.Generator
+    ) -> Callable[[int], PartInput]:
+        """Give the layer-energy features and the conditions."""
+        preparation = self._preparation
+        energies = preparation.draw_layer_energies(batch, random)
+        context = preparation.conditions.columns(batch.conditions)
+        part = PartInput(preparation.layer_features(energies), context)
+        return lambda _index: part
+
+
+class CausalStage(LikelihoodStage):
+    """One causal flow a layer, p(voxels | previous layers, layer energy, conditions)."""
+
+    name: ClassVar[str] = "causal"
+
+    def __init__(self, family: L2LFlows, preparation: Preparation) -> None:
+        self.training = family.causal_training
+        self.part_names = tuple(str(layer) for layer in range(preparation.geometry.num_layers))
+        self._family = family
+        self._preparation = preparation
+
+    def build_part(self, index: int) -> Flow:
+        """Build the causal flow of layer `index`."""
+        preparation = self._preparation
+        return build_causal_flow(
+            self._family, preparation.geometry, preparation.conditions.num_columns, index
+        )
+
+    def inputs(
+        self, batch: ShowerBatch, parts: Sequence[int], random: torch.Generator
+    ) -> Callable[[int], PartInput]:
+        """Add voxel noise once for the whole shower, so that a layer is the same voxels in every
+        part: as features of its own flow and as context of the following ones.
+        """
+        preparation = self._preparation
+        layer_energies = preparation.draw_layer_energies(batch, random)
+        uniform = torch.rand(
+            batch.energies.shape,
+            generator=random,
+            device=batch.energies.device,
+            dtype=batch.energies.dtype,
+        )
+        noisy = batch.energies + preparation.voxel_noise * uniform
+        slices = preparation.geometry.layer_slices
+
+        @cache
+        def features(layer: int) -> Tensor:
+            return preparation.voxel_features(layer, noisy[:, slices[layer]])
+
+        def part_input(layer: int) -> PartInput:
+            context = preparation.causal_context(layer, features, layer_energies, batch.conditions)
+            return PartInput(features(layer), context)
+
+        return part_input
