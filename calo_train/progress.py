@@ -25,10 +25,10 @@ class Progress:
     """A counter of work with a name, shown live or as occasional lines.
 
     `total` is in `unit`s ("showers"); `advance` takes how many were done and a short note (a loss,
-    a part). Weighted work passes fractions. Use as a context manager.
+    a part). Weighted work has no unit and shows its share only. Use as a context manager.
     """
 
-    def __init__(self, name: str, total: float, *, unit: str) -> None:
+    def __init__(self, name: str, total: float, *, unit: str = "") -> None:
         self._name = name
         self._total = total
         self._unit = unit

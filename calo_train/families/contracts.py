@@ -117,7 +117,12 @@ class Sampler(ABC):
 
 
 class Family(ABC):
-    """Hyperparameters of a family, as dataclass fields, and the answers that follow from them."""
+    """Hyperparameters of a family, as dataclass fields, and the answers that follow from them.
+
+    `parts_per_group` says how many parts of a stage one fit trains together; None means all.
+    """
+
+    parts_per_group: int | None
 
     @abstractmethod
     def require_describable(self, geometry: Geometry, conditions: Sequence[str]) -> None:

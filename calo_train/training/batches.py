@@ -1,0 +1,168 @@
+"""Batches of showers on the training device, in an order that a resumed run repeats.
+
+Wraps a `BatchStream` for one epoch from a given batch on. When all rows fit, they live on the
+device and a batch is an index; otherwise each block is sent over. With several processes each
+takes its share of every batch, so that the batch as a whole is the same for any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from calo_train.families.contracts import ShowerBatch
+from calo_train.showers.rounding import undo_rounding
+from calo_train.showers.symmetries import symmetry_images
+from calo_train.training.randomness import keyed_generator
+
+if TYPE_CHECKING:
+    from calo_train.geometry import Geometry
+    from calo_train.showers.showers import Showers
+    from calo_train.showers.stream import BatchStream
+
+_DEVICE_SHARE = 0.4  # of the free GPU memory may hold the data set
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """A batch as stored: energies (n, voxels) MeV before rounding is undone, and where it is from."""
+
+    energies: Tensor
+    conditions: dict[str, Tensor]
+    rows: Tensor
+    mantissa_bits: Tensor  # (n,), 0 where the file was not rounded
+    num_total: int  # showers of this batch over all processes
+
+
+class DeviceBatches:
+    """Batches of one split for one epoch at a time; `rank` of `world` processes."""
+
+    def __init__(
+        self, stream: BatchStream, device: torch.device, *, rank: int = 0, world: int = 1
+    ) -> None:
+        self._stream = stream
+        self._device = device
+        self._rank = rank
+        self._world = world
+        self._resident = self._put_on_device() if self._fits_device() else None
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[StoredBatch]:
+        """Yield the batches of an epoch from number `start` on."""
+        if self._resident is not None:
+            yield from self._resident_epoch(self._resident, epoch, start)
+            return
+        for host in self._stream.batches(epoch, start):
+            share = slice(self._rank, None, self._world)
+            yield _stored(
+                host.showers.rows(share),
+                host.rows[share],
+                host.mantissa_bits[share],
+                num_total=len(host.rows),
+                device=self._device,
+            )
+
+    def _resident_epoch(
+        self, resident: StoredBatch, epoch: int, start: int
+    ) -> Iterator[StoredBatch]:
+        order = self._stream.order(epoch)
+        positions = np.searchsorted(resident.rows.cpu().numpy(), order)
+        size = self._stream.batch_size
+        for number in range(start, len(self)):
+            whole = positions[number * size : (number + 1) * size]
+            index = torch.from_numpy(whole[self._rank :: self._world]).to(self._device)
+            yield StoredBatch(
+                resident.energies[index],
+                {name: values[index] for name, values in resident.conditions.items()},
+                resident.rows[index],
+                resident.mantissa_bits[index],
+                num_total=len(whole),
+            )
+
+    def _fits_device(self) -> bool:
+        if not self._stream.is_in_memory:
+            return False
+        if self._device.type != "cuda":
+            return True
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return self._stream.showers.energies.nbytes < _DEVICE_SHARE * free
+
+    def _put_on_device(self) -> StoredBatch:
+        stream = self._stream
+        return _stored(
+            stream.showers,
+            stream.rows,
+            stream.mantissa_bits,
+            num_total=len(stream.rows),
+            device=self._device,
+        )
+
+
+class BatchPreparation:
+    """Undo stored rounding and take a random symmetry image; training only for the latter."""
+
+    def __init__(self, geometry: Geometry, symmetries: list[str], device: torch.device) -> None:
+        images = symmetry_images(geometry, symmetries)
+        self._images = torch.from_numpy(images).to(device)
+
+    def training(
+        self, stored: StoredBatch, random: torch.Generator, dtype: torch.dtype
+    ) -> ShowerBatch:
+        """Prepare a training batch with fresh noise and a fresh image of every shower."""
+        batch = self.validation(stored, random, dtype)
+        if len(self._images) == 1:
+            return batch
+        device = batch.energies.device
+        choice = torch.randint(
+            len(self._images), (len(batch),), generator=random, device=device
+        )
+        return ShowerBatch(
+            batch.energies.gather(1, self._images[choice]), batch.conditions, batch.rows
+        )
+
+    def validation(
+        self, stored: StoredBatch, random: torch.Generator, dtype: torch.dtype
+    ) -> ShowerBatch:
+        """Prepare a validation batch: the density is judged without the comb of stored rounding."""
+        energies = stored.energies
+        # A set that was never rounded takes no noise, so that its random numbers are not spent.
+        if bool((stored.mantissa_bits > 0).any()):
+            uniform = torch.rand(energies.shape, generator=random, device=energies.device)
+            energies = undo_rounding(energies, stored.mantissa_bits, uniform)
+        conditions = {name: values.to(dtype) for name, values in stored.conditions.items()}
+        return ShowerBatch(energies.to(dtype), conditions, stored.rows)
+
+
+def preparation_random(
+    device: torch.device, seed: int, purpose: str, epoch: int, batch: int, rank: int
+) -> torch.Generator:
+    """Give the generator of one batch's noise."""
+    return keyed_generator(device, seed, purpose, epoch, batch, rank)
+
+
+def _stored(
+    showers: Showers,
+    rows: npt.NDArray[np.int64],
+    mantissa_bits: npt.NDArray[np.int64],
+    *,
+    num_total: int,
+    device: torch.device,
+) -> StoredBatch:
+    def tensor(values: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    return StoredBatch(
+        tensor(showers.energies),
+        {name: tensor(values) for name, values in showers.conditions.items()},
+        tensor(rows),
+        tensor(mantissa_bits),
+        num_total,
+    )

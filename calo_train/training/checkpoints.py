@@ -1,0 +1,70 @@
+"""Checkpoints of one fit: written whole, read back, and never fewer than one good one.
+
+A checkpoint holds only tensors and plain values and is loaded with `weights_only`. `last.ckpt` is
+replaced only after its successor has been read back; the one before stays as `previous.ckpt`.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calo_train.atomic_files import remove_leftovers, replacing
+from calo_train.errors import MachineError
+
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+_log = logging.getLogger(__name__)
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state` as the last checkpoint of `folder`."""
+    last = folder / LAST
+    with replacing(last) as temporary:
+        torch.save(state, temporary)
+        _load(temporary)  # proves the new one before the old one goes
+        if last.exists():
+            last.replace(folder / PREVIOUS)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Read the newest checkpoint that can be read, or None when the fit has not saved one yet."""
+    for leftover in remove_leftovers(folder):
+        _log.info("removed %s, which a killed process left half written", leftover.name)
+    problems = []
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            state = _load(path)
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            problems.append(f"{name}: {str(error).splitlines()[0]}")
+            continue
+        for problem in problems:
+            _log.warning("using %s, since %s", name, problem)
+        return state
+    if problems:
+        raise MachineError(
+            f"no checkpoint can be read ({'; '.join(problems)})",
+            where=str(folder),
+            do="restore it from a copy, or train anew with restart=true, which deletes nothing",
+        )
+    return None
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a finished fit; its best weights lie under their final names."""
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise TypeError(f"{path.name} holds a {type(state).__name__}")
+    return state

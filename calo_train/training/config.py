@@ -1,0 +1,161 @@
+"""What a training is configured by, as typed values; checked before anything heavy is imported.
+
+The composed Hydra config becomes a `RunConfig`; unknown keys, ill-typed values and foreign targets
+are refused here, in under a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calo_train.errors import UsageError, nearest_names
+from calo_train.families.contracts import Family
+from calo_train.families.settings import build_family, build_settings
+from calo_train.families.targets import family_name
+from calo_train.quantities import parse_quantity
+from calo_train.showers.dataset import DatasetConfig
+
+_TOP_KEYS = ("dataset", "model", "trainer", "logger", "name", "runs_folder", "seed", "only",
+             "restart", "dry_run")  # fmt: skip
+# Keys that may change when a run goes on: they do not enter what is trained.
+FREE_KEYS = ("trainer", "logger", "only", "restart", "dry_run", "runs_folder", "dataset.path",
+             "dataset.memory_budget", "model.parts_per_group")  # fmt: skip
+
+
+@dataclass
+class TrainerConfig:
+    """Hardware and endurance of a training; `conf/trainer` explains each value."""
+
+    accelerator: str = "cpu"
+    num_devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
+    num_threads: int | None = None
+    checkpoint_interval: str = "10min"
+    max_epochs: int | None = None
+    max_time: str | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        _require_choice("trainer.accelerator", self.accelerator, ("cpu", "gpu"))
+        _require_choice("trainer.precision", self.precision, ("32-true", "64-true"))
+        parse_quantity(
+            self.checkpoint_interval, "duration", where="trainer.checkpoint_interval"
+        )
+        if self.max_time is not None:
+            parse_quantity(self.max_time, "duration", where="trainer.max_time")
+
+
+@dataclass
+class LoggerConfig:
+    """Where loss curves go beside metrics.csv."""
+
+    kind: str = "csv"
+    project: str = "calo-train"
+    mode: str = "offline"
+
+    def __post_init__(self) -> None:
+        _require_choice("logger.kind", self.kind, ("csv", "tensorboard", "wandb"))
+        _require_choice("logger.mode", self.mode, ("offline", "online"))
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A checked configuration: what is trained, on what, how, and where the run lies."""
+
+    dataset: DatasetConfig
+    family: Family
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    name: str
+    runs_folder: Path
+    seed: int
+    only: str | None
+    restart: bool
+    dry_run: bool
+    resolved: Mapping[str, Any] = field(repr=False)  # plain data, as config.yaml holds it
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, RUNS_FOLDER/DATASET/MODEL/NAME."""
+        return self.runs_folder / self.dataset.name / family_name(self.family) / self.name
+
+    @property
+    def family_target(self) -> str:
+        return str(self.resolved["model"]["_target_"])
+
+
+def check_config(resolved: Mapping[str, Any]) -> RunConfig:
+    """Turn a composed, resolved config into a RunConfig; every wrong key or value is a UsageError."""
+    for key in resolved:
+        if key not in _TOP_KEYS:
+            raise UsageError(
+                f"unknown key '{key}'",
+                where="the composed configuration",
+                do=f"use a key that exists; {nearest_names(str(key), _TOP_KEYS)}",
+            )
+    name = str(resolved["name"])
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise UsageError(
+            f"name '{name}' cannot name a folder", where="name", do="use a plain word, name=trial"
+        )
+    seed = resolved["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise UsageError(f"seed '{seed}' is not a whole number from 0", where="seed", do="seed=0")
+    return RunConfig(
+        dataset=build_settings(DatasetConfig, resolved["dataset"], where="dataset"),
+        family=build_family(resolved["model"], where="model"),
+        trainer=build_settings(TrainerConfig, resolved["trainer"], where="trainer"),
+        logger=build_settings(LoggerConfig, resolved["logger"], where="logger"),
+        name=name,
+        runs_folder=Path(str(resolved["runs_folder"])).expanduser(),
+        seed=seed,
+        only=None if resolved["only"] is None else str(resolved["only"]),
+        restart=_flag(resolved, "restart"),
+        dry_run=_flag(resolved, "dry_run"),
+        resolved=resolved,
+    )
+
+
+
+def differing_keys(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> dict[str, str]:
+    """Give `key -> "old -> new"` for keys that decide what is trained and differ."""
+    old, new = _flatten(recorded), _flatten(requested)
+    return {
+        key: f"{old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not _is_free(key)
+    }
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _flag(resolved: Mapping[str, Any], key: str) -> bool:
+    value = resolved[key]
+    if not isinstance(value, bool):
+        raise UsageError(f"{key}={value} is not true or false", where=key, do=f"{key}=true")
+    return value
+
+
+def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(
+            f"{key}={value} is not one of {', '.join(choices)}",
+            where=key,
+            do=f"use one of them; {nearest_names(value, choices)}",
+        )

@@ -1,0 +1,133 @@
+"""One process owns a run: an atomically created lock with host, pid and start.
+
+A dead owner's lock is taken over with a log line; a live one's is an error that names it. No
+file-system lock is used, since network file systems often have none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from calo_train.atomic_files import machine_error
+from calo_train.errors import MachineError
+
+_FOREIGN_STALE_AFTER = 1800.0  # seconds without a heartbeat from another host
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def owned(path: Path) -> Iterator[Path]:
+    """Hold the lock file `path` for the time of a with-block; MachineError if another does.
+
+    The owner touches the file as its heartbeat (`beat`), so that other hosts can tell it is alive.
+    """
+    _acquire(path)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def beat(path: Path) -> None:
+    """Show other hosts that the owner is alive."""
+    path.touch()
+
+
+def describe_owner(path: Path) -> str | None:
+    """Say who holds the lock, or None when nobody alive does."""
+    owner = _read(path)
+    return _words(owner) if owner is not None and _is_alive(owner, path) else None
+
+
+def _acquire(path: Path) -> None:
+    for _ in range(2):
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            _take_over(path)
+            continue
+        except OSError as error:
+            raise machine_error(error, path) from error
+        with os.fdopen(descriptor, "w", encoding="utf-8") as lock:
+            json.dump(_self(), lock)
+        return
+    raise MachineError(
+        "another process took this run at the same moment",
+        where=str(path),
+        do="wait for it, or train under another name=...",
+    )
+
+
+def _take_over(path: Path) -> None:
+    owner = _read(path)
+    if owner is not None and _is_alive(owner, path):
+        raise MachineError(
+            f"another process is working on this run: {_words(owner)}",
+            where=str(path),
+            do="wait for it, stop it, or train under another name=...",
+        )
+    _log.info("taking over the lock of a process that is gone (%s)", _words(owner or {}))
+    path.unlink(missing_ok=True)
+
+
+def _self() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_start": _process_start(os.getpid()),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": Path(sys.argv[0]).name,
+    }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) else None
+
+
+def _is_alive(owner: dict[str, Any], path: Path) -> bool:
+    if owner.get("host") != socket.gethostname():
+        return time.time() - path.stat().st_mtime < _FOREIGN_STALE_AFTER
+    start = _process_start(int(owner.get("pid", -1)))
+    # A pid is used again after a reboot; its start time tells the two processes apart.
+    return start is not None and start == owner.get("process_start")
+
+
+def _process_start(pid: int) -> str | None:
+    """Give something that distinguishes processes of one pid, or None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return None if Path("/proc").is_dir() else _start_without_proc(pid)
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _start_without_proc(pid: int) -> str | None:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return "unknown"
+    except (OSError, OverflowError):
+        return None
+    return "unknown"
+
+
+def _words(owner: dict[str, Any]) -> str:
+    return (
+        f"{owner.get('command', 'unknown command')}, pid {owner.get('pid', '?')} "
+        f"on {owner.get('host', '?')} since {owner.get('since', '?')}"
+    )
+
+

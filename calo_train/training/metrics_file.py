@@ -1,0 +1,44 @@
+"""Loss curves as metrics.csv, one row an epoch and part; a resumed fit repeats no row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from calo_train.atomic_files import write_text
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """Losses of one part after one epoch; negative log-likelihoods in nats a shower."""
+
+    epoch: int
+    part: str
+    train_nll: float
+    validation_nll: float
+    learning_rate: float
+    is_best: bool
+
+
+_COLUMNS = tuple(item.name for item in fields(EpochMetrics))
+
+
+def append_metrics(path: Path, rows: Iterable[EpochMetrics]) -> None:
+    """Append rows, with a header in a new file."""
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table)
+        if is_new:
+            writer.writerow(_COLUMNS)
+        writer.writerows([getattr(row, name) for name in _COLUMNS] for row in rows)
+
+
+def keep_epochs(path: Path, num_epochs: int) -> None:
+    """Drop rows of epochs from `num_epochs` on, which a resumed fit will write again."""
+    if not path.exists():
+        return
+    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    kept = [row for row in rows if int(row.partition(",")[0]) < num_epochs]
+    write_text(path, "\n".join([header, *kept]) + "\n")

@@ -1,0 +1,82 @@
+"""What a command trains: stages in order, their parts in groups, cut down by `only=`.
+
+`only=causal` is a stage, `only=causal/7` a part, `only=causal/0-9,12` several. A group is what one
+fit trains together; whatever the grouping, each part has its own loss, best epoch and file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from calo_train.errors import UsageError, nearest_names
+from calo_train.families.contracts import LikelihoodStage
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parts of one stage that one fit trains, by index."""
+
+    stage: LikelihoodStage
+    parts: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """Name the group's folder: `0-9`, or `3` for a single part."""
+        names = [self.stage.part_names[index] for index in self.parts]
+        return names[0] if len(names) == 1 else f"{names[0]}-{names[-1]}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """`stage/part` of each part."""
+        return tuple(f"{self.stage.name}/{self.stage.part_names[index]}" for index in self.parts)
+
+
+def plan_groups(
+    stages: Sequence[LikelihoodStage], *, only: str | None, parts_per_group: int | None
+) -> list[Group]:
+    """Cut the wanted parts of all stages into groups, in order."""
+    wanted = _wanted_parts(stages, only)
+    groups = []
+    for stage in stages:
+        parts = wanted.get(stage.name, ())
+        size = parts_per_group or max(len(parts), 1)
+        groups += [
+            Group(stage, parts[start : start + size]) for start in range(0, len(parts), size)
+        ]
+    return groups
+
+
+def _wanted_parts(
+    stages: Sequence[LikelihoodStage], only: str | None
+) -> dict[str, tuple[int, ...]]:
+    if only is None:
+        return {stage.name: tuple(range(len(stage.part_names))) for stage in stages}
+    name, _, selection = only.partition("/")
+    stage = next((stage for stage in stages if stage.name == name), None)
+    if stage is None:
+        known = [stage.name for stage in stages]
+        raise UsageError(
+            f"no stage '{name}'",
+            where=f"only={only}",
+            do=f"use one of {', '.join(known)}; {nearest_names(name, known)}",
+        )
+    if not selection:
+        return {name: tuple(range(len(stage.part_names)))}
+    chosen = {index for piece in selection.split(",") for index in _piece(stage, piece, only)}
+    return {name: tuple(sorted(chosen))}
+
+
+def _piece(stage: LikelihoodStage, piece: str, only: str) -> range:
+    first, _, last = piece.partition("-")
+    ends = []
+    for name in (first, last or first):
+        if name not in stage.part_names:
+            raise UsageError(
+                f"stage {stage.name} has no part '{name}'",
+                where=f"only={only}",
+                do=f"its parts are {stage.part_names[0]} to {stage.part_names[-1]}, "
+                f"such as only={stage.name}/{stage.part_names[0]}-{stage.part_names[-1]}",
+            )
+        ends.append(stage.part_names.index(name))
+    return range(ends[0], ends[1] + 1)

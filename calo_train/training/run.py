@@ -1,0 +1,263 @@
+"""A training from configuration to generator: folder, lock, data, stages, resume."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from calo_train.atomic_files import require_free_space, require_writable
+from calo_train.errors import CaloTrainError, Stopped
+from calo_train.families.generator import Generator, save_generator
+from calo_train.progress import Progress
+from calo_train.quantities import format_duration, parse_quantity
+from calo_train.training.data import TrainingData, describe_data, prepare_data, require_fingerprint
+from calo_train.training.fit import FitContext, fit_group, require_devices
+from calo_train.training.likelihood import LikelihoodModule
+from calo_train.training.lock import owned
+from calo_train.training.loggers import build_logger, close_logger, require_logger
+from calo_train.training.plan import Group, plan_groups
+from calo_train.training.provenance import describe_hardware, describe_program
+from calo_train.training.run_folder import RunFolder, finished_parts
+from calo_train.training.stopping import StopRequest
+from calo_train.training.work import WorkDisplay, total_work
+
+if TYPE_CHECKING:
+    from calo_train.families.contracts import LikelihoodStage
+    from calo_train.training.config import RunConfig
+
+RECORD_FORMAT = 1
+_COPIES = 9  # of the weights on disk at worst: two checkpoints with Adam and best, parts, generator
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training command ended: what was written and what is still missing."""
+
+    run: RunFolder
+    missing: tuple[str, ...]
+    seconds: float
+    was_finished: bool
+
+    def as_text(self) -> str:
+        """Say what was written."""
+        if self.was_finished:
+            return f"{self.run.path}: finished, nothing to do"
+        took = format_duration(self.seconds)
+        if self.missing:
+            return f"{self.run.path}: {len(self.missing)} parts are still missing ({took})"
+        return f"generator: {self.run.generator} ({took})"
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Give the result as plain data."""
+        return {
+            "run": str(self.run.path),
+            "generator": str(self.run.generator),
+            "finished": not self.missing,
+            "missing": list(self.missing),
+            "seconds": self.seconds,
+        }
+
+
+def train(config: RunConfig) -> TrainingResult:
+    """Train what the configuration asks for; the same call resumes an interrupted training."""
+    started = time.monotonic()
+    run = RunFolder(config.folder)
+    is_main = rank_zero_only.rank == 0
+    require_logger(config.logger)
+    require_devices(config.trainer)
+    if run.exists() and not config.restart:
+        run.require_same_config(config.resolved)
+        if is_finished(run):
+            return TrainingResult(run, (), 0.0, was_finished=True)
+    require_writable(config.folder)
+    if not is_main:
+        # A further process of one training: it computes, the first one keeps the records.
+        _train_stages(config, run, run.path, logger=None)
+        return TrainingResult(run, (), time.monotonic() - started, was_finished=False)
+    if run.exists() and config.restart:
+        with owned(_lock_file(run, None)):
+            pass  # nobody alive works on the run that is moved aside
+        _log.info("the old run is kept as %s", run.move_aside())
+    is_new = not run.exists()
+    run.path.mkdir(parents=True, exist_ok=True)
+    with owned(_lock_file(run, config.only)) as lock, _logged(run):
+        if is_new:
+            run.create(config.resolved)
+        try:
+            missing = _train_as_owner(config, run, lock)
+        except CaloTrainError as error:
+            _record_end(run, error)
+            raise
+    return TrainingResult(run, tuple(missing), time.monotonic() - started, was_finished=False)
+
+
+def is_finished(run: RunFolder) -> bool:
+    """Whether all parts are trained and the generator is written."""
+    return run.read_record().get("state") == "finished"
+
+
+def _train_as_owner(config: RunConfig, run: RunFolder, lock: Path) -> list[str]:
+    logger = None
+    try:
+        if config.logger.kind != "csv":
+            logger = build_logger(config, run)
+        data, stages = _train_stages(config, run, lock, logger=logger)
+    finally:
+        close_logger(logger, kind=config.logger.kind)
+    keys = _part_keys(stages)
+    missing = [key for key in keys if key not in finished_parts(run, keys)]
+    if not missing:
+        _write_generator(config, run, data, keys)
+    return missing
+
+
+def _train_stages(
+    config: RunConfig, run: RunFolder, lock: Path, *, logger: Any
+) -> tuple[TrainingData, tuple[LikelihoodStage, ...]]:
+    data = prepare_data(config)
+    family = config.family
+    stages = family.stages(data.geometry, data.statistics, data.threshold)
+    groups = plan_groups(stages, only=config.only, parts_per_group=family.parts_per_group)
+    if rank_zero_only.rank == 0:
+        _record_start(config, run, data, stages)
+    left = _unfinished(run, groups)
+    modules = [build_module(config, group, data) for group in left]
+    num_weights = sum(p.numel() for module in modules for p in module.flows.parameters())
+    require_free_space(run.path, _COPIES * 4 * num_weights, purpose="checkpoints and generator")
+    _log.info("%d parts to train, %.3g weights", sum(len(g.parts) for g in left), num_weights)
+    max_time = config.trainer.max_time
+    seconds = (
+        None
+        if max_time is None
+        else parse_quantity(max_time, "duration", where="trainer.max_time")
+    )
+    stop = StopRequest(seconds)
+    with Progress("training", total_work(modules)) as progress:
+        display = WorkDisplay(progress)
+        context = FitContext(run, lock, config.trainer, logger, stop, display)
+        for module in modules:
+            fit_group(module, context)
+    return data, stages
+
+
+def build_module(config: RunConfig, group: Group, data: TrainingData) -> LikelihoodModule:
+    """Build the untrained parts of a group, equal for equal seeds."""
+    num_epochs = group.stage.training.num_epochs
+    if config.trainer.max_epochs is not None:
+        num_epochs = min(num_epochs, config.trainer.max_epochs)
+    return LikelihoodModule(group, data, seed=config.seed, num_epochs=num_epochs)
+
+
+def _unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
+    """Leave out parts that are stored already; a group with some left keeps only those."""
+    left = []
+    for group in groups:
+        done = finished_parts(run, group.keys)
+        parts = tuple(
+            index for index, key in zip(group.parts, group.keys, strict=True) if key not in done
+        )
+        if done:
+            _log.info("already trained: %s", ", ".join(done))
+        if parts:
+            left.append(Group(group.stage, parts))
+    return left
+
+
+def _part_keys(stages: tuple[LikelihoodStage, ...]) -> list[str]:
+    return [f"{stage.name}/{part}" for stage in stages for part in stage.part_names]
+
+
+def _record_start(
+    config: RunConfig, run: RunFolder, data: TrainingData, stages: tuple[LikelihoodStage, ...]
+) -> None:
+    record = run.read_record()
+    if record:
+        require_fingerprint(data.source, record)
+    run.write_record(
+        record
+        | {
+            "format": RECORD_FORMAT,
+            "state": "training",
+            "message": "",
+            "seed": config.seed,
+            "program": describe_program(),
+            "hardware": describe_hardware(config.trainer.accelerator),
+            "data": describe_data(data),
+            "notes": list(data.notes),
+            "statistics": data.statistics.to_mapping(),
+            "parts": _part_keys(stages),
+        }
+    )
+
+
+def _record_end(run: RunFolder, error: CaloTrainError) -> None:
+    if not run.record_file.is_file():
+        return
+    state = "stopped" if isinstance(error, Stopped) else "failed"
+    run.update_record(state=state, message=error.what)
+    (_log.info if state == "stopped" else _log.error)("%s: %s", error.what, error.where)
+
+
+def _write_generator(
+    config: RunConfig, run: RunFolder, data: TrainingData, keys: list[str]
+) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    reached: dict[str, dict[str, str]] = {}
+    for key in keys:
+        with safe_open(run.part_file(key), framework="pt") as stored:
+            reached[key] = dict(stored.metadata() or {})
+    record = run.read_record()
+    generator = Generator(
+        family=config.family,
+        family_target=config.family_target,
+        geometry=data.geometry,
+        statistics=data.statistics,
+        threshold=data.threshold,
+        dataset_name=config.dataset.name,
+        dataset_description=config.dataset.description,
+        layout=config.dataset.layout,
+        condition_names=data.source.condition_names,
+        parts={key: load_file(run.part_file(key)) for key in keys},
+        training={
+            "seed": config.seed,
+            "program": record["program"],
+            "hardware": record["hardware"],
+            "data": record["data"],
+            "reached": reached,
+        },
+        notes=data.notes,
+    )
+    written = save_generator(run.generator, generator)
+    run.update_record(state="finished", reached=reached, generator=written.fingerprint)
+
+
+def _lock_file(run: RunFolder, only: str | None) -> Path:
+    """One lock a run; processes that each train a selection of parts have one each."""
+    if only is None:
+        return run.path / "lock"
+    return run.path / f"lock-{only.replace('/', '-').replace(',', '+')}"
+
+
+@contextmanager
+def _logged(run: RunFolder) -> Iterator[None]:
+    """Copy the log into train.log for the time of a with-block."""
+    handler = logging.FileHandler(run.log_file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("calo_train")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
