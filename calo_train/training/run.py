@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from calo_train.training.config import RunConfig
 
 RECORD_FORMAT = 1
-_COPIES = 9  # of the weights on disk at worst: two checkpoints with Adam and best, parts, generator
+DISK_COPIES = 9  # of the weights on disk at worst: two checkpoints with Adam and best, parts, generator
 _log = logging.getLogger(__name__)
 
 
@@ -131,7 +131,7 @@ def _train_stages(
     left = _unfinished(run, groups)
     modules = [build_module(config, group, data) for group in left]
     num_weights = sum(p.numel() for module in modules for p in module.flows.parameters())
-    require_free_space(run.path, _COPIES * 4 * num_weights, purpose="checkpoints and generator")
+    require_free_space(run.path, DISK_COPIES * 4 * num_weights, purpose="checkpoints and generator")
     _log.info("%d parts to train, %.3g weights", sum(len(g.parts) for g in left), num_weights)
     max_time = config.trainer.max_time
     seconds = (

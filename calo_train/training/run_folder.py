@@ -154,7 +154,8 @@ def held_out_reference(path: Path) -> tuple[ShowerSource, Split]:
     dataset = build_settings(DatasetConfig, config["dataset"], where="dataset")
     source = open_dataset(dataset)
     require_fingerprint(source, record)
-    return source, split_of(dataset, valid_rows(source, dataset), seed=int(config["seed"]))
+    split = split_of(dataset, source.num_showers, seed=int(config["seed"]))
+    return source, split.restricted_to(valid_rows(source, dataset))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""`dry_run=true`: build everything, fit two batches of each stage, say what a full run takes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, Trainer
+
+from calo_train.quantities import format_duration, format_size
+from calo_train.training.data import prepare_data
+from calo_train.training.fit import build_trainer, require_devices
+from calo_train.training.loggers import require_logger
+from calo_train.training.plan import plan_groups
+from calo_train.training.run import DISK_COPIES, build_module
+
+if TYPE_CHECKING:
+    from calo_train.training.config import RunConfig
+    from calo_train.training.likelihood import LikelihoodModule
+
+_NUM_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One group of parts: its size and what all its epochs take."""
+
+    name: str
+    num_parts: int
+    num_weights: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a full run takes on this machine; memory is what two batches needed at their peak."""
+
+    folder: Path
+    stages: tuple[StageEstimate, ...]
+    peak_memory: int
+    disk: int
+
+    def as_text(self) -> str:
+        """Write the estimate for people."""
+        rows = [
+            f"  {stage.name:<16} {stage.num_parts:>4} parts  {stage.num_weights:>12,} weights  "
+            f"{format_duration(stage.seconds)}"
+            for stage in self.stages
+        ]
+        total = format_duration(sum(stage.seconds for stage in self.stages))
+        head = f"dry run of {self.folder}: about {total}, {format_size(self.peak_memory)} memory"
+        return "\n".join([f"{head}, {format_size(self.disk)} disk", *rows, "nothing was written"])
+
+
+def estimate(config: RunConfig) -> Estimate:
+    """Do what `train` does for two batches of each group, writing nothing that stays."""
+    require_logger(config.logger)
+    require_devices(config.trainer)
+    data = prepare_data(config)
+    stages = config.family.stages(data.geometry, data.statistics, data.threshold)
+    groups = plan_groups(
+        stages, only=config.only, parts_per_group=config.family.parts_per_group
+    )
+    measured = [_measure(build_module(config, group, data), config) for group in groups]
+    num_weights = sum(stage.num_weights for stage in measured)
+    # ru_maxrss is in KiB on Linux and in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Estimate(config.folder, tuple(measured), peak, DISK_COPIES * 4 * num_weights)
+
+
+def _measure(module: LikelihoodModule, config: RunConfig) -> StageEstimate:
+    clock = _BatchClock()
+    with tempfile.TemporaryDirectory(prefix="calo-train-") as folder:
+        trainer = build_trainer(
+            config.trainer,
+            num_epochs=1,
+            callbacks=[clock],
+            logger=None,
+            folder=Path(folder),
+            num_batches=_NUM_BATCHES,
+        )
+        trainer.fit(module)
+    group = module.group
+    return StageEstimate(
+        name=f"{group.stage.name} {group.label}",
+        num_parts=len(group.parts),
+        num_weights=sum(p.numel() for p in module.flows.parameters()),
+        seconds=clock.seconds_per_shower * module.num_training_showers * module.num_epochs,
+    )
+
+
+class _BatchClock(Callback):
+    """Time the last training batch; the first pays for set-up."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+        self.seconds_per_shower = 0.0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note when a batch starts."""
+        self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the time of the newest batch."""
+        self.seconds_per_shower = (time.monotonic() - self._started) / batch.num_total
