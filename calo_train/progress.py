@@ -85,12 +85,11 @@ class Progress:
             else "estimating"
         )
         share = 100 * self._done / self._total if self._total else 100.0
-        pieces = [
-            self._name,
-            f"{share:3.0f} %",
-            f"{self._done:.0f}/{self._total:.0f} {self._unit}",
-        ]
-        pieces += [f"{rate:.3g} {self._unit}/s", left]
+        pieces = [self._name, f"{share:3.0f} %"]
+        if self._unit:
+            pieces.append(f"{self._done:.0f}/{self._total:.0f} {self._unit}")
+            pieces.append(f"{rate:.3g} {self._unit}/s")
+        pieces.append(left)
         return "  ".join([*pieces, self._note] if self._note else pieces)
 
 

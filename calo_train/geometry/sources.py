@@ -114,6 +114,8 @@ def _xml_axes(entry: ElementTree.Element, path: Path) -> tuple[Axis, Axis] | Non
     try:
         edges = tuple(float(edge) for edge in (entry.get("r_edges") or "").split(","))
         num_alpha = int(entry.get("n_bin_alpha") or "")
+        if not 0 < num_alpha <= _MAX_VOXELS:
+            raise ValueError(f"{num_alpha} angular cells")
     except ValueError as error:
         raise DataError(
             f"layer {entry.get('id')}: {error}",
@@ -151,6 +153,8 @@ def _axis(entry: Mapping[str, Any]) -> Axis:
         edges = tuple(float(edge) for edge in entry["edges"])
     else:
         start, stop, cells = float(entry["start"]), float(entry["stop"]), int(entry["cells"])
+        if not 0 < cells <= _MAX_VOXELS:
+            raise ValueError(f"axis {entry['name']} has {cells} cells")
         edges = tuple(start + (stop - start) * index / cells for index in range(cells + 1))
     return Axis(
         str(entry["name"]), edges, str(entry.get("unit", "mm")), bool(entry.get("periodic", False))

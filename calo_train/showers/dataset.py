@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calo_train.errors import UsageError
-from calo_train.geometry import Geometry, geometry_from_mapping
+from calo_train.geometry import geometry_from_mapping
 from calo_train.quantities import Spectrum, parse_quantity, parse_spectrum
-from calo_train.showers.source import Crop, ShowerSource, expand_paths, open_paths
+from calo_train.showers.layouts import layout_named
+from calo_train.showers.paths import expand_paths
+from calo_train.showers.source import Crop, ShowerSource, open_paths
 
-_EMBEDDED = "embedded:"
+if TYPE_CHECKING:
+    from calo_train.geometry import Geometry
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,6 +48,7 @@ class DatasetConfig:
     symmetries: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        layout_named(self.layout)
         if self.invalid_showers not in ("refuse", "drop"):
             raise UsageError(
                 f"invalid_showers={self.invalid_showers} is unknown",
@@ -57,6 +62,8 @@ class DatasetConfig:
                 where="dataset",
                 do="give positive shares with a sum of at most 1; the rest is the test split",
             )
+        # Parsed here once, so that an ill-written value is refused before any file is opened.
+        _ = self.threshold_energy, self.memory_bytes, self.energy_spectrum
 
     @property
     def threshold_energy(self) -> float:
@@ -78,11 +85,28 @@ class DatasetConfig:
     @property
     def detector(self) -> Geometry | None:
         """The configured detector; None where the file describes its own."""
-        return _geometry(self.geometry, "dataset.geometry")
+        if not self.geometry:
+            return None
+        return geometry_from_mapping(self.geometry, where="dataset.geometry")
+
+    @property
+    def core(self) -> Crop | None:
+        """How files of the parent detector are cut; None where they are refused."""
+        if self.crop is None:
+            return None
+        ends = self.crop.ranges
+        if not ends or any(len(pair) != 2 for pair in ends.values()):
+            raise UsageError(
+                f"crop ranges {dict(ends)} are not [first, end) of axes",
+                where="dataset.crop.ranges",
+                do="give two cell numbers an axis, such as {x: [10, 20], y: [10, 20]}",
+            )
+        parent = geometry_from_mapping(self.crop.parent, where="dataset.crop.parent")
+        return Crop(parent, {name: (first, end) for name, (first, end) in ends.items()})
 
     @property
     def patterns(self) -> list[str]:
-        """`path` as a list of file names or globs, with package data resolved."""
+        """`path` as a list of file names, globs and `embedded:` names."""
         given = [self.path] if isinstance(self.path, str) else list(self.path or [])
         if not given or not all(isinstance(item, str) and item for item in given):
             raise UsageError(
@@ -90,35 +114,19 @@ class DatasetConfig:
                 where="dataset.path",
                 do="give a file, a list or a glob: dataset.path=photons.h5",
             )
-        return [_resolve(item) for item in given]
+        return [str(item) for item in given]
 
 
 def open_dataset(config: DatasetConfig) -> ShowerSource:
     """Open the files of a data set; DataError when one is missing or of another detector."""
     paths = expand_paths(config.patterns, where=f"dataset.path of {config.name}")
-    return open_paths(paths, geometry=config.detector, crop=_crop(config))
+    source = open_paths(paths, geometry=config.detector, crop=config.core)
+    _log_stored_type(source)
+    return source
 
 
-def embedded_file(name: str) -> Path:
-    """Give the path of a file that ships with the package."""
-    return Path(__file__).parent / "embedded" / name
-
-
-def _resolve(item: str) -> str:
-    if item.startswith(_EMBEDDED):
-        return str(embedded_file(item.removeprefix(_EMBEDDED)))
-    return item
-
-
-def _crop(config: DatasetConfig) -> Crop | None:
-    if config.crop is None:
-        return None
-    parent = _geometry(config.crop.parent, "dataset.crop.parent")
-    if parent is None:
-        return None
-    ranges = {name: (ends[0], ends[1]) for name, ends in config.crop.ranges.items()}
-    return Crop(parent, ranges)
-
-
-def _geometry(mapping: Mapping[str, Any] | None, where: str) -> Geometry | None:
-    return geometry_from_mapping(mapping, where=where) if mapping else None
+def _log_stored_type(source: ShowerSource) -> None:
+    """Say once that energies of another type are read as float32."""
+    others = sorted({file.stored_type for file in source.files} - {"float32"})
+    if others:
+        _log.info("energies are stored as %s and read as float32", ", ".join(others))

@@ -1,8 +1,8 @@
 """Undo the comb of stored rounding for training.
 
 Files whose energies were rounded to b bits of mantissa have all mass on a comb of values; a
-continuous density that sees it diverges on the teeth. Uniform noise of one unit in that last place
-restores the interval that each stored value stands for. Never used when evaluating.
+continuous density that sees it diverges on the teeth. Uniform noise over the interval that rounds
+to the stored value takes the comb away. Never used when evaluating.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_EXPONENT_BITS = 0x7F800000  # of an IEEE 754 float32
+
 
 def undo_rounding(energies: Tensor, mantissa_bits: Tensor, uniform: Tensor) -> Tensor:
-    """Spread each energy (n, voxels) over the interval that rounds to it.
+    """Spread each energy (n, voxels), float32, over the interval that rounds to it; zeros stay.
 
-    mantissa_bits (n,) is 0 for rows that were not rounded; uniform (n, voxels) lies in [0, 1).
-    A value m 2^e with 1/2 <= |m| < 1 and b bits after the leading one has its last place at
-    2^(e - 1 - b). Zeros stay zeros.
+    mantissa_bits (n,) counts the bits after the leading one, 0 for rows that were not rounded;
+    uniform (n, voxels) lies in [0, 1). A value in [2^k, 2^(k+1)) has its last place at 2^(k-b).
+    Below a power of two the places are half as wide, so 2^k itself stands for
+    [-1/4, 1/2) of its last place and any other value for [-1/2, 1/2).
     """
-    exponent = torch.frexp(energies).exponent
-    last_place = torch.ldexp(torch.ones_like(energies), exponent - 1 - mantissa_bits[:, None])
-    is_rounded = (mantissa_bits[:, None] > 0) & (energies != 0)
-    return torch.where(is_rounded, energies + (uniform - 0.5) * last_place, energies)
+    power = (energies.view(torch.int32) & _EXPONENT_BITS).view(torch.float32)  # 2^k, 0 for 0
+    bits = mantissa_bits[:, None]
+    last_place = power * torch.exp2(-bits.to(energies.dtype))
+    below = torch.where(energies.abs() == power, 0.25, 0.5)
+    shift = energies.sign() * (uniform * (below + 0.5) - below) * last_place
+    return torch.where(bits > 0, energies + shift, energies)

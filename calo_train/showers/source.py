@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from calo_train.errors import DataError, GeometryMismatch
-from calo_train.geometry import Geometry, Regrouping
-from calo_train.showers.layouts import ShowerFile, open_file
+from calo_train.errors import DataError
+from calo_train.showers.fitting import first_difference, fitting_words, refuse
+from calo_train.showers.layouts import ShowerFile, Units, open_file
 from calo_train.showers.showers import Showers, concatenate
 
-BLOCK_BYTES = 64 << 20  # decoded size of a block in one streaming pass
-_FINGERPRINT_ROWS = 64
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from calo_train.geometry import Geometry, Regrouping
+
+IndexArray = npt.NDArray[np.int64]
+
+_BLOCK_BYTES = 32 << 20  # decoded size of a block in one streaming pass
+_CONDITION_ROWS = 1 << 20  # conditions are read this many rows at a time
+_FINGERPRINT_BYTES = 32 << 20  # decoded energies that enter a fingerprint
+_FINGERPRINT_BLOCKS = 64
+_CROP_PROBE_ROWS = 256  # showers that tell the share of energy in the core
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A larger parent detector whose files may be cut to their core: cells [start, stop) by axis."""
+    """A larger parent detector whose files may be cut to cells [start, stop) of named axes."""
 
     parent: Geometry
     ranges: dict[str, tuple[int, int]]
 
-    def regrouping(self) -> Regrouping:
-        """Give the map from the parent's voxels to the core's."""
-        return self.parent.crop(**self.ranges)[1]
-
 
 @dataclass(frozen=True)
-class _Piece:
-    """A file with where its rows begin in the whole, and how it is cut."""
+class FileRows:
+    """A file of a source: which rows of the whole it holds, and how its showers are cut."""
 
     file: ShowerFile
     first_row: int
-    geometry: Geometry
-    crop: Regrouping | None
+    geometry: Geometry  # of the file
+    regrouping: Regrouping | None  # to the source's geometry; None where it is the same
+
+    @property
+    def end_row(self) -> int:
+        return self.first_row + self.file.num_showers
 
 
 class ShowerSource:
@@ -53,25 +62,17 @@ class ShowerSource:
         self, files: Sequence[ShowerFile], geometry: Geometry, crop: Crop | None = None
     ) -> None:
         self.geometry = geometry
-        self._pieces: list[_Piece] = []
-        first_row = 0
+        self.parts: tuple[FileRows, ...] = ()
         for file in files:
-            self._pieces.append(_fit(file, first_row, geometry, crop))
-            first_row += file.num_showers
-        self.num_showers = first_row
+            first_row = self.parts[-1].end_row if self.parts else 0
+            self.parts += (_fit(file, first_row, geometry, crop),)
+        self.num_showers = self.parts[-1].end_row
         self.condition_names = files[0].condition_names
-        for file in files[1:]:
-            if file.condition_names != self.condition_names:
-                raise DataError(
-                    f"conditions differ: {', '.join(file.condition_names)} against "
-                    f"{', '.join(self.condition_names)}",
-                    where=f"{file.path} and {files[0].path}",
-                    do="give files with the same conditions",
-                )
+        self._require_showers()
 
     @property
     def files(self) -> tuple[ShowerFile, ...]:
-        return tuple(piece.file for piece in self._pieces)
+        return tuple(part.file for part in self.parts)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -88,57 +89,67 @@ class ShowerSource:
 
     @property
     def description(self) -> str:
-        """Say what the files tell of their origin: generator and particle."""
-        words = [str(self.attributes[name]) for name in ("generator", "particle") if name in self.attributes]
-        return ", ".join(words)
+        """Say what the first file tells of its origin: generator and particle."""
+        known = (self.attributes.get(name) for name in ("generator", "particle"))
+        return ", ".join(str(words) for words in known if words)
 
     @property
-    def mantissa_bits(self) -> npt.NDArray[np.int64]:
-        """Bits that each row was rounded to, (n,); 0 where it was not."""
-        counts = [file.num_showers for file in self.files]
-        return np.repeat([file.mantissa_bits for file in self.files], counts).astype(np.int64)
+    def row_bytes(self) -> int:
+        """Decoded size of one shower with its conditions."""
+        return 4 * (self.geometry.num_voxels + len(self.condition_names))
 
-    @property
-    def rows_per_block(self) -> int:
-        """Rows whose decoded size is a block."""
-        widest = max(piece.geometry.num_voxels for piece in self._pieces)
-        return max(BLOCK_BYTES // (4 * widest), 1)
+    @cached_property
+    def mantissa_bits(self) -> IndexArray:
+        """Bits that the energies of each row were rounded to, (n,); 0 where they were not."""
+        bits = np.asarray([file.mantissa_bits for file in self.files], dtype=np.int64)
+        return np.repeat(bits, [file.num_showers for file in self.files])
 
     def read(self, start: int, stop: int) -> Showers:
         """Read rows [start, stop), at least one, across file borders."""
-        pieces = []
-        for piece in self._pieces:
-            first, last = piece.first_row, piece.first_row + piece.file.num_showers
-            low, high = max(start, first), min(stop, last)
-            if low < high:
-                pieces.append(self._read_piece(piece, low - first, high - first))
+        pieces = [
+            self._read_part(part, max(start, part.first_row), min(stop, part.end_row))
+            for part in self.parts
+            if max(start, part.first_row) < min(stop, part.end_row)
+        ]
         return pieces[0] if len(pieces) == 1 else concatenate(pieces)
 
     def blocks(self, num_rows: int | None = None) -> Iterator[Showers]:
-        """Yield all rows in order, a bounded number at a time."""
-        step = num_rows or self.rows_per_block
-        for start in range(0, self.num_showers, step):
-            yield self.read(start, min(start + step, self.num_showers))
+        """Yield all rows in order in bounded memory; no block crosses a file border."""
+        for start, stop in self.block_ranges(num_rows):
+            yield self.read(start, stop)
 
-    def locate(self, row: int) -> tuple[Path, int]:
+    def block_ranges(self, num_rows: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield rows [start, stop) of consecutive blocks that share no chunk of a file.
+
+        A block holds about `num_rows` rows (default: what decodes to 32 MiB), at least one chunk.
+        """
+        for part in self.parts:
+            wanted = num_rows or _BLOCK_BYTES // (4 * part.geometry.num_voxels)
+            chunk = part.file.chunk_rows
+            step = max(wanted // chunk, 1) * chunk
+            for start in range(part.first_row, part.end_row, step):
+                yield start, min(start + step, part.end_row)
+
+    def locate(self, row: int) -> tuple[ShowerFile, int]:
         """Give the file of a row and its row number there."""
-        for piece in reversed(self._pieces):
-            if row >= piece.first_row:
-                return piece.file.path, row - piece.first_row
-        raise IndexError(row)
+        part = next(part for part in self.parts if row < part.end_row)
+        return part.file, row - part.first_row
 
     def fingerprint(self) -> str:
-        """Hash shapes and rows spread over each file; equal for copies, whatever their path."""
-        digest = hashlib.sha256()
-        for piece in self._pieces:
-            count = piece.file.num_showers
-            digest.update(f"{piece.file.layout} {piece.file.shape_words} {count}".encode())
-            digest.update(str(piece.file.path.stat().st_size).encode())
-            for row in np.unique(np.linspace(0, count - 1, _FINGERPRINT_ROWS).astype(int)):
-                showers = piece.file.read(int(row), int(row) + 1, piece.geometry)
-                digest.update(showers.energies.tobytes())
-                for name in sorted(showers.conditions):
-                    digest.update(showers.conditions[name].tobytes())
+        """Hash what the showers are: all conditions, and energies spread over all rows.
+
+        Equal for copies under other names, in other layouts or recompressed. Energies enter fully
+        up to 32 MiB decoded; beyond that blocks of rows, evenly spaced, stand for all.
+        """
+        digest = hashlib.sha256(f"{self.geometry.layer_shapes} {self.num_showers}".encode())
+        for part in self.parts:
+            for start in range(0, part.file.num_showers, _CONDITION_ROWS):
+                stop = min(start + _CONDITION_ROWS, part.file.num_showers)
+                conditions = part.file.read_conditions(start, stop)
+                for name in sorted(conditions):
+                    digest.update(conditions[name].tobytes())
+        for start, stop in self._probed_ranges():
+            digest.update(self.read(start, stop).energies.tobytes())
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -149,91 +160,88 @@ class ShowerSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
-    def _read_piece(self, piece: _Piece, start: int, stop: int) -> Showers:
-        try:
-            showers = piece.file.read(start, stop, piece.geometry)
-        except OSError as error:
-            raise DataError(
-                f"rows {start} to {stop - 1} cannot be read: {error}",
-                where=str(piece.file.path),
-                do="copy or fetch the file again",
-            ) from error
-        if piece.crop is None:
-            return showers
-        return Showers(piece.crop.apply(showers.energies), showers.conditions, self.geometry)
+    def _probed_ranges(self) -> list[tuple[int, int]]:
+        num_rows = max(_FINGERPRINT_BYTES // (4 * self.geometry.num_voxels), _FINGERPRINT_BLOCKS)
+        if self.num_showers <= num_rows:
+            return list(self.block_ranges())
+        length = num_rows // _FINGERPRINT_BLOCKS
+        starts = np.linspace(0, self.num_showers - length, _FINGERPRINT_BLOCKS).astype(int)
+        return [(start, start + length) for start in starts.tolist()]
+
+    def _read_part(self, part: FileRows, start: int, stop: int) -> Showers:
+        showers = part.file.read(start - part.first_row, stop - part.first_row, part.geometry)
+        if part.regrouping is None:
+            return Showers(showers.energies, showers.conditions, self.geometry)
+        return Showers(part.regrouping.apply(showers.energies), showers.conditions, self.geometry)
+
+    def _require_showers(self) -> None:
+        for file in self.files:
+            if file.num_showers == 0:
+                raise DataError("no showers", where=str(file.path), do="give a file with rows")
+            if set(file.condition_names) != set(self.condition_names):
+                raise DataError(
+                    f"conditions differ: {', '.join(file.condition_names)} against "
+                    + ", ".join(self.condition_names),
+                    where=f"{file.path} and {self.paths[0]}",
+                    do="give files with the same conditions",
+                )
 
 
 def open_paths(
-    paths: Sequence[Path | str], *, geometry: Geometry | None, crop: Crop | None = None
+    paths: Sequence[Path | str],
+    *,
+    geometry: Geometry | None,
+    crop: Crop | None = None,
+    units: Units | None = None,
 ) -> ShowerSource:
-    """Open files as one source. Without a geometry they must describe their detector themselves."""
+    """Open files as one source; without a geometry they must describe their detector."""
     files: list[ShowerFile] = []
     try:
         for path in paths:
-            files.append(open_file(Path(path).expanduser()))
-        if geometry is None:
-            geometry = _own_geometry(files[0])
-        return ShowerSource(files, geometry, crop)
+            files.append(open_file(Path(path).expanduser(), units=units))  # noqa: PERF401 - closed on error
+        return ShowerSource(files, geometry or _own_geometry(files[0]), crop)
     except BaseException:
         for file in files:
             file.close()
         raise
 
 
-def expand_paths(patterns: Sequence[str], *, where: str) -> list[Path]:
-    """Expand `~` and globs, sorted; a pattern without a match is a DataError with near names."""
-    found: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        # A file whose own name holds *, ? or [ is taken as it is.
-        matches = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
-        if not matches:
-            beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-            near = get_close_matches(path.name, beside, n=3, cutoff=0.4)
-            raise DataError(
-                f"no such file: {pattern}",
-                where=where,
-                do="check the path" + (f"; near: {', '.join(near)}" if near else ""),
-            )
-        found += matches
-    return found
-
-
 def _own_geometry(file: ShowerFile) -> Geometry:
-    if file.geometry is None:
-        raise DataError(
-            f"the layout {file.layout} does not describe its detector ({file.shape_words})",
-            where=str(file.path),
-            do="name the data set, such as --dataset ild_photons_core, or convert to native",
-        )
-    return file.geometry
-
-
-def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None) -> _Piece:
-    difference = file.mismatch(geometry)
-    if difference is None:
-        return _Piece(file, first_row, geometry, None)
-    if crop is not None and file.mismatch(crop.parent) is None:
-        piece = _Piece(file, first_row, crop.parent, crop.regrouping())
-        _log_crop(piece, crop)
-        return piece
-    raise GeometryMismatch(
-        f"another detector: expected {geometry.describe()}; found {file.shape_words}; first "
-        f"difference: {difference}",
+    if file.geometry is not None:
+        return file.geometry
+    raise DataError(
+        f"layout {file.layout} does not say of which detector its {file.shape_words} are",
         where=str(file.path),
-        do="give a file of this detector, or choose the data set that fits: calo-data info FILE "
-        "shows which",
+        do=f"name its geometry or data set; {fitting_words(file)}",
     )
 
 
-def _log_crop(piece: _Piece, crop: Crop) -> None:
-    assert piece.crop is not None
-    showers = piece.file.read(0, min(piece.file.num_showers, 256), piece.geometry)
-    whole = float(showers.energies.sum(dtype=np.float64))
-    kept = float(piece.crop.apply(showers.energies).sum(dtype=np.float64))
-    cells = ", ".join(f"{name} {start} to {stop - 1}" for name, (start, stop) in crop.ranges.items())
+def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None) -> FileRows:
+    if first_difference(geometry, file) is None:
+        return FileRows(file, first_row, geometry, None)
+    if crop is None or first_difference(crop.parent, file) is not None:
+        raise refuse(file, geometry, crop.parent if crop else None)
+    core, regrouping = crop.parent.crop(**crop.ranges)
+    geometry.require_equal(
+        core, where="dataset.crop", do="choose ranges of the parent that give the core's cells"
+    )
+    _log_crop(file, crop, regrouping)
+    return FileRows(file, first_row, crop.parent, regrouping)
+
+
+def _log_crop(file: ShowerFile, crop: Crop, regrouping: Regrouping) -> None:
+    """Say which cells of a file are kept, and what share of energy in its first showers."""
+    energies = file.read(0, min(file.num_showers, _CROP_PROBE_ROWS), crop.parent).energies
+    whole = float(energies.sum(dtype=np.float64))
+    kept = float(regrouping.apply(energies).sum(dtype=np.float64))
+    cells = ", ".join(f"{name} {first} to {end - 1}" for name, (first, end) in crop.ranges.items())
     share = f", {100 * kept / whole:.1f} % of the visible energy" if whole > 0 else ""
-    _log.info("%s: %s cropped to cells %s%s", piece.file.path.name, crop.parent.name, cells, share)
+    _log.info("%s: %s cropped to cells %s%s", file.path.name, crop.parent.name, cells, share)

@@ -28,9 +28,13 @@ class Split:
 def split_rows(
     rows: IndexArray, *, seed: int, train_fraction: float, validation_fraction: float
 ) -> Split:
-    """Split row numbers after one seeded shuffle; the same rows and seed give the same split."""
+    """Split row numbers after one seeded shuffle; the same rows and seed give the same split.
+
+    The shuffle sorts raw Philox words, which numpy guarantees to be the same in every version;
+    `Generator.permutation` may change between versions, and a run must find its test rows again.
+    """
     num_train = round(train_fraction * len(rows))
-    num_validation = round(validation_fraction * len(rows))
+    num_validation = min(round(validation_fraction * len(rows)), len(rows) - num_train)
     if num_train < 1 or num_validation < 1:
         raise DataError(
             f"{len(rows)} showers are too few to split: {num_train} to train, "
@@ -38,7 +42,8 @@ def split_rows(
             where="dataset.train_fraction, dataset.validation_fraction",
             do="give more showers",
         )
-    order = np.random.Generator(np.random.Philox(seed)).permutation(rows)
-    ends = (num_train, num_train + num_validation)
-    train, validation, test = (np.sort(piece) for piece in np.split(order, ends))
+    words = np.random.Philox(key=seed).random_raw(len(rows))
+    shuffled = rows[np.argsort(words, kind="stable")]
+    pieces = np.split(shuffled, (num_train, num_train + num_validation))
+    train, validation, test = (np.sort(piece) for piece in pieces)
     return Split(train, validation, test)

@@ -1,31 +1,46 @@
 """Batches of rows in an order that is a function of (seed, epoch), from memory or streamed.
 
-When the rows fit the budget they are held and the order is a full permutation. Otherwise an epoch
-cuts the rows into blocks of consecutive ones, takes the blocks in random order, joins them to
-super-blocks that fit the budget and shuffles inside each. Rows of one block then share a
-super-block but not their place in it: a super-block of m blocks mixes m random regions of the
-file, so two neighbours in the file meet in one batch about (rows / rows of a super-block) times as
-often as under a full shuffle. The next super-block is read by one thread while the present one is
-used.
+When the rows fit the budget they are held, and the order of an epoch is a full permutation.
+Otherwise the rows are cut into blocks of about 256 consecutive ones that share no chunk of a file;
+an epoch takes the blocks in random order, joins them to super-blocks that fit the budget and
+shuffles all rows inside each. The next super-block is read by a thread while one is used.
+
+How close that is to a full shuffle, with n rows in all, S rows in a super-block, and batches of B:
+every row is used once; a batch mixes rows of S/256 random places of the file; two rows of one
+block come into the same batch with probability (B - 1)/(S - 1) instead of (B - 1)/(n - 1), that
+is n/S times as often, and never in a fixed order; two rows of different blocks practically as
+under a full shuffle. Only structure of the file at the scale of 256 rows can be felt, diluted to
+256/S of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from calo_train.showers.showers import Showers, concatenate
-from calo_train.showers.source import ShowerSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from calo_train.showers.showers import FloatArray
+    from calo_train.showers.source import ShowerSource
 
 IndexArray = npt.NDArray[np.int64]
 
-_BLOCK_ROWS = 256  # consecutive rows; a few chunks of every layout
-_SUPERBLOCKS_HELD = 3  # one in use, one being read, one while it is joined
+_BLOCK_ROWS = 256  # consecutive rows that are read together
+_MIN_BLOCKS = 16  # places of the file that a super-block mixes, where memory allows
+# A shuffled and a sequential stream share one budget: training and validation rows.
+_SHUFFLED_SHARE = 0.75
+_SEQUENTIAL_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,11 @@ class HostBatch:
 
 
 class BatchStream:
-    """Batches of some rows of a source; `memory_budget` in bytes of decoded showers."""
+    """Batches of sorted `rows` of a source, shuffled anew every epoch or in order.
+
+    `memory_budget` (bytes) is what all streams of a training may hold decoded: a shuffled stream
+    keeps to three quarters of it, a sequential one to a quarter. The last batch may be short.
+    """
 
     def __init__(
         self,
@@ -50,130 +69,162 @@ class BatchStream:
         memory_budget: int,
         shuffle: bool,
     ) -> None:
-        self.rows = rows  # sorted
+        self.rows = rows
         self.batch_size = batch_size
         self._source = source
         self._seed = seed
         self._is_shuffled = shuffle
-        row_bytes = 4 * (source.geometry.num_voxels + len(source.condition_names))
-        self.is_in_memory = len(rows) * row_bytes <= memory_budget
-        per_block = _BLOCK_ROWS * row_bytes * _SUPERBLOCKS_HELD
-        self._blocks_joined = max(memory_budget // per_block, 1)
+        budget = memory_budget * (_SHUFFLED_SHARE if shuffle else _SEQUENTIAL_SHARE)
+        budget_rows = int(budget // source.row_bytes)
+        self.is_in_memory = len(rows) <= budget_rows
+        # One super-block is used while the next is read, and a batch is a copy.
+        self._superblock_rows = max((budget_rows - 2 * batch_size) // 2, 1)
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return math.ceil(len(self.rows) / self.batch_size)
 
     @cached_property
     def showers(self) -> Showers:
-        """All rows of this stream; only for streams that are in memory."""
-        return self._gather(self.rows)
+        """All rows of this stream, in the order of `rows`; read once. Only when `is_in_memory`."""
+        return self._read(self._blocks, threading.Event())
 
     @cached_property
     def mantissa_bits(self) -> IndexArray:
-        """Bits that each of `rows` was rounded to."""
+        """Bits that each of `rows` was rounded to, (n,)."""
         return self._source.mantissa_bits[self.rows]
 
     def order(self, epoch: int) -> IndexArray:
         """Give the row numbers of an epoch in order."""
         if not self._is_shuffled:
             return self.rows
-        return np.concatenate(self._superblocks(epoch))
+        if self.is_in_memory:
+            return self._random(epoch).permutation(self.rows)
+        return np.concatenate([rows for _, rows in self._superblocks(epoch)])
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[HostBatch]:
-        """Yield the batches of an epoch from number `start` on."""
-        if self.is_in_memory:
-            yield from self._memory_batches(epoch, start)
-        else:
-            yield from self._streamed_batches(epoch, start)
-
-    def _memory_batches(self, epoch: int, start: int) -> Iterator[HostBatch]:
+        """Yield the batches of an epoch from number `start` on; what lies before is not read."""
+        if not self.is_in_memory:
+            yield from self._streamed(epoch, start)
+            return
         positions = np.searchsorted(self.rows, self.order(epoch))
         for first in range(start * self.batch_size, len(positions), self.batch_size):
             index = positions[first : first + self.batch_size]
             yield HostBatch(self.showers.rows(index), self.rows[index], self.mantissa_bits[index])
 
-    def _streamed_batches(self, epoch: int, start: int) -> Iterator[HostBatch]:
-        """Cut super-blocks into batches; what is left of one goes into the next one's first."""
-        to_skip = start * self.batch_size
-        rest: HostBatch | None = None
-        for loaded in self._loaded(epoch, to_skip):
-            whole = loaded if rest is None else _joined(rest, loaded)
-            num_whole = len(whole.rows) // self.batch_size * self.batch_size
-            for first in range(0, num_whole, self.batch_size):
-                yield _cut(whole, first, first + self.batch_size)
-            rest = _cut(whole, num_whole, len(whole.rows)) if num_whole < len(whole.rows) else None
-        if rest is not None:
-            yield rest
+    def _streamed(self, epoch: int, start: int) -> Iterator[HostBatch]:
+        """Cut super-blocks into batches; what is left of one begins the next one's first batch."""
+        rest: list[HostBatch] = []
+        missing = self.batch_size
+        for held, order in self._superblocks_read(epoch, start * self.batch_size):
+            first = 0
+            while first < len(order):
+                piece = self._cut(held, order[first : first + missing])
+                first += len(piece.rows)
+                missing -= len(piece.rows)
+                rest.append(piece)
+                if missing == 0:
+                    yield _joined(rest)
+                    rest, missing = [], self.batch_size
+            del held  # the next one is read now, and two are all that the budget has room for
+        if rest:
+            yield _joined(rest)
 
-    def _loaded(self, epoch: int, to_skip: int) -> Iterator[HostBatch]:
-        """Read super-blocks one ahead, without those that lie before row `to_skip` of the epoch."""
-        wanted = []
-        for rows in self._superblocks(epoch):
-            skipped = min(to_skip, len(rows))
-            to_skip -= skipped
-            if skipped < len(rows):
-                wanted.append(rows[skipped:])
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="showers") as reader:
-            ahead: Future[HostBatch] | None = None
-            try:
-                for number, rows in enumerate(wanted):
-                    present = ahead or reader.submit(self._load, rows)
-                    loaded = present.result()
-                    following = wanted[number + 1 : number + 2]
-                    ahead = reader.submit(self._load, following[0]) if following else None
-                    yield loaded
-            finally:
-                if ahead is not None:
-                    ahead.cancel()
+    def _superblocks_read(
+        self, epoch: int, num_skipped: int
+    ) -> Iterator[tuple[HostBatch, IndexArray]]:
+        """Yield super-blocks, read one ahead, each with its rows in the order of the epoch."""
+        wanted: list[tuple[list[IndexArray], IndexArray]] = []
+        for blocks, order in self._superblocks(epoch):
+            left = order[num_skipped:]
+            num_skipped = max(num_skipped - len(order), 0)
+            if len(left):
+                wanted.append((blocks, left))
+        stop = threading.Event()
+        reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="showers")
+        try:
+            ahead = [reader.submit(self._load, blocks, stop) for blocks, _ in wanted[:1]]
+            for number, (_, order) in enumerate(wanted):
+                held = ahead.pop().result()
+                ahead += [
+                    reader.submit(self._load, blocks, stop)
+                    for blocks, _ in wanted[number + 1 : number + 2]
+                ]
+                yield held, order
+                del held
+        finally:
+            stop.set()
+            reader.shutdown(cancel_futures=True)
 
-    def _load(self, rows: IndexArray) -> HostBatch:
-        ascending, position = np.unique(rows, return_inverse=True)
-        showers = self._gather(ascending).rows(position)
-        bits = self.mantissa_bits[np.searchsorted(self.rows, rows)]
-        return HostBatch(showers, rows, bits)
-
-    def _superblocks(self, epoch: int) -> list[IndexArray]:
-        if self.is_in_memory and self._is_shuffled:
-            return [self._random(epoch).permutation(self.rows)]
-        starts = range(0, len(self.rows), _BLOCK_ROWS)
-        blocks = [self.rows[start : start + _BLOCK_ROWS] for start in starts]
-        if not self._is_shuffled:
-            return [
-                np.concatenate(blocks[first : first + self._blocks_joined])
-                for first in range(0, len(blocks), self._blocks_joined)
-            ]
+    def _superblocks(self, epoch: int) -> Iterator[tuple[list[IndexArray], IndexArray]]:
+        """Yield the blocks of each super-block, and all its rows in the order of the epoch."""
         random = self._random(epoch)
-        taken = random.permutation(len(blocks))
-        joined = [
-            np.concatenate([blocks[index] for index in taken[first : first + self._blocks_joined]])
-            for first in range(0, len(blocks), self._blocks_joined)
-        ]
-        return [random.permutation(rows) for rows in joined]
+        blocks = self._blocks
+        taken = random.permutation(len(blocks)) if self._is_shuffled else np.arange(len(blocks))
+        sizes = [len(blocks[index]) for index in taken]
+        for first, end in pairwise(_packed(sizes, self._superblock_rows)):
+            members = [blocks[index] for index in sorted(taken[first:end])]
+            rows = np.concatenate(members)
+            yield members, random.permutation(rows) if self._is_shuffled else rows
+
+    @cached_property
+    def _blocks(self) -> list[IndexArray]:
+        """`rows` in pieces that share no chunk of a file; small enough that super-blocks mix."""
+        num_rows = max(min(_BLOCK_ROWS, self._superblock_rows // _MIN_BLOCKS), 1)
+        edges = [start for start, _ in self._source.block_ranges(num_rows)]
+        pieces = np.split(self.rows, np.searchsorted(self.rows, edges[1:]))
+        return [piece for piece in pieces if len(piece)]
+
+    def _load(self, blocks: list[IndexArray], stop: threading.Event) -> HostBatch:
+        rows = np.concatenate(blocks)
+        bits = self.mantissa_bits[np.searchsorted(self.rows, rows)]
+        return HostBatch(self._read(blocks, stop), rows, bits)
+
+    def _read(self, blocks: list[IndexArray], stop: threading.Event) -> Showers:
+        """Read sorted rows into one array, block by block; cut short once `stop` is set."""
+        num_rows = sum(len(block) for block in blocks)
+        source = self._source
+        energies: FloatArray = np.empty((num_rows, source.geometry.num_voxels), np.float32)
+        conditions: dict[str, FloatArray] = {
+            name: np.empty(num_rows, np.float32) for name in source.condition_names
+        }
+        filled = 0
+        for block in blocks:
+            if stop.is_set():
+                break
+            place, first = slice(filled, filled + len(block)), int(block[0])
+            showers = source.read(first, int(block[-1]) + 1)
+            np.take(showers.energies, block - first, axis=0, out=energies[place])
+            for name, values in conditions.items():
+                values[place] = showers.conditions[name][block - first]
+            filled += len(block)
+        return Showers(energies, conditions, source.geometry)
+
+    def _cut(self, held: HostBatch, rows: IndexArray) -> HostBatch:
+        index = np.searchsorted(held.rows, rows)
+        return HostBatch(held.showers.rows(index), rows, held.mantissa_bits[index])
 
     def _random(self, epoch: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence((self._seed, epoch))))
 
-    def _gather(self, rows: IndexArray) -> Showers:
-        """Read sorted rows: runs that lie close together as slices, the wanted rows kept."""
-        # A gap shorter than a block costs less to read than to skip: chunks are read whole.
-        breaks = np.flatnonzero(np.diff(rows) > _BLOCK_ROWS) + 1
-        pieces = []
-        for run in np.split(rows, breaks):
-            for first in range(0, len(run), self._source.rows_per_block):
-                part = run[first : first + self._source.rows_per_block]
-                read = self._source.read(int(part[0]), int(part[-1]) + 1)
-                pieces.append(read.rows(part - part[0]))
-        return concatenate(pieces)
+
+def _packed(sizes: list[int], capacity: int) -> list[int]:
+    """Give the ends, 0 first, of consecutive groups of about equal size, at most `capacity`."""
+    num_groups = max(math.ceil(sum(sizes) / capacity), 1)
+    enough = sum(sizes) / num_groups
+    ends, filled = [0], 0
+    for index, size in enumerate(sizes):
+        if filled and (filled + size > capacity or filled >= enough):
+            ends.append(index)
+            filled = 0
+        filled += size
+    return [*ends, len(sizes)]
 
 
-def _joined(first: HostBatch, second: HostBatch) -> HostBatch:
+def _joined(pieces: list[HostBatch]) -> HostBatch:
+    if len(pieces) == 1:
+        return pieces[0]
     return HostBatch(
-        concatenate([first.showers, second.showers]),
-        np.concatenate([first.rows, second.rows]),
-        np.concatenate([first.mantissa_bits, second.mantissa_bits]),
+        concatenate([piece.showers for piece in pieces]),
+        np.concatenate([piece.rows for piece in pieces]),
+        np.concatenate([piece.mantissa_bits for piece in pieces]),
     )
-
-
-def _cut(batch: HostBatch, start: int, stop: int) -> HostBatch:
-    piece = slice(start, stop)
-    return HostBatch(batch.showers.rows(piece), batch.rows[piece], batch.mantissa_bits[piece])

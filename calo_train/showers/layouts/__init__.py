@@ -1,44 +1,76 @@
-"""Layouts of shower files: recognise, open, read slices, append. One module a layout."""
+"""Layouts of shower files, one small module each: recognised from the file, read and appended to.
+
+`open_file` gives a `ShowerFile` whatever the layout, `create_showers` a `ShowerWriter`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
-
-import h5py
+from typing import TYPE_CHECKING, Any
 
 from calo_train.errors import DataError, UsageError, nearest_names
-from calo_train.geometry import Geometry
-from calo_train.showers.layouts.calochallenge import CaloChallengeFile, CaloChallengeWriter
-from calo_train.showers.layouts.getting_high import GettingHighFile, GettingHighWriter
-from calo_train.showers.layouts.layout import ShowerFile, ShowerWriter, h5_open
-from calo_train.showers.layouts.native import NativeFile, NativeWriter
+from calo_train.showers.layouts.calochallenge import CaloChallenge
+from calo_train.showers.layouts.getting_high import GettingHigh
+from calo_train.showers.layouts.hdf5 import contents, names, open_hdf5
+from calo_train.showers.layouts.layout import Layout, Units
+from calo_train.showers.layouts.native import Native
+from calo_train.showers.layouts.reader import ShowerFile
+from calo_train.showers.layouts.writer import ShowerWriter, create_file, reopen_file
 
-FILES: tuple[type[ShowerFile], ...] = (NativeFile, GettingHighFile, CaloChallengeFile)
-WRITERS: Mapping[str, type[ShowerWriter]] = {
-    writer.layout: writer for writer in (NativeWriter, GettingHighWriter, CaloChallengeWriter)
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import h5py
+
+    from calo_train.geometry import Geometry
+
+__all__ = [
+    "LAYOUTS",
+    "ShowerFile",
+    "ShowerWriter",
+    "Units",
+    "create_showers",
+    "open_file",
+    "reopen_showers",
+]
+
+# In the order in which a file is tried: the most explicit first.
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout for layout in (Native(), GettingHigh(), CaloChallenge())
 }
 
-__all__ = ["FILES", "WRITERS", "ShowerFile", "ShowerWriter", "create_showers", "open_file"]
 
+def open_file(path: Path, *, units: Units | None = None) -> ShowerFile:
+    """Open a file in whatever layout it has; DataError when it has none that is known.
 
-def open_file(path: Path) -> ShowerFile:
-    """Open a file in whatever layout it has; DataError when it has none that is known."""
-    file = h5_open(path)
+    `units` replace those of the layout; without it a file whose arrays declare others is refused.
+    """
+    file = open_hdf5(path)
     try:
-        for kind in FILES:
-            if kind.recognises(file):
-                return kind(path, file)
-        raise DataError(
-            f"no known layout: the file holds {_contents(file)}",
-            where=str(path),
-            do="known are " + "; ".join((kind.__module__.rpartition(".")[2]) for kind in FILES)
-            + ". Convert the file to one of them, see docs/file_layouts.md",
-        )
+        layout = recognise(file, path)
+        columns = layout.columns(file, path)
+        opened = ShowerFile(path, file, layout, columns.with_units(units or Units()))
+        if units is None:
+            opened.require_declared_units()
     except BaseException:
         file.close()
         raise
+    return opened
+
+
+def recognise(file: h5py.File, path: Path) -> Layout:
+    """Give the layout of an open file, or say what it holds and which layout is closest."""
+    for layout in LAYOUTS.values():
+        if layout.recognises(file):
+            return layout
+    closest = max(LAYOUTS.values(), key=lambda layout: _closeness(layout, names(file)))
+    known = "; ".join(f"{layout.name} ({layout.summary})" for layout in LAYOUTS.values())
+    raise DataError(
+        f"no known layout; the file holds {', '.join(contents(file)) or 'nothing'}",
+        where=str(path),
+        do=f"write it in a known layout: {known}; closest is {closest.name}",
+    )
 
 
 def create_showers(
@@ -49,31 +81,36 @@ def create_showers(
     attributes: Mapping[str, Any],
     condition_names: Sequence[str] = ("incident_energy",),
 ) -> ShowerWriter:
-    """Create a file in a layout; only `native` holds conditions beyond the incident energy."""
-    if layout not in WRITERS:
-        raise UsageError(
-            f"unknown layout '{layout}'",
-            where=str(path),
-            do=f"use one of {', '.join(WRITERS)}; {nearest_names(layout, WRITERS)}",
-        )
-    if layout == NativeWriter.layout:
-        return NativeWriter(path, geometry, attributes, condition_names)
-    others = [name for name in condition_names if name != "incident_energy"]
-    if others:
-        raise UsageError(
-            f"the layout {layout} has no place for {', '.join(others)}",
-            where=str(path),
-            do="write the native layout",
-        )
-    return WRITERS[layout](path, geometry, attributes)
-
-
-def _contents(file: h5py.File) -> str:
-    names: list[str] = []
-    file.visititems(
-        lambda name, item: names.append(f"{name} {item.shape}")
-        if isinstance(item, h5py.Dataset)
-        else None
+    """Create an empty file of a layout; only `native` holds any detector and any condition."""
+    return create_file(
+        path,
+        layout_named(layout),
+        geometry,
+        attributes=attributes,
+        condition_names=condition_names,
     )
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return shown or "no data sets"
+
+
+def reopen_showers(path: Path, layout: str, geometry: Geometry) -> ShowerWriter:
+    """Open a file that `create_showers` made, to append to it."""
+    return reopen_file(path, layout_named(layout), geometry)
+
+
+def layout_named(name: str) -> Layout:
+    """Give a layout by its name; an unknown one is a UsageError."""
+    if name not in LAYOUTS:
+        raise UsageError(
+            f"unknown layout '{name}'",
+            where="layout",
+            do=f"use one of {', '.join(LAYOUTS)}; {nearest_names(name, LAYOUTS)}",
+        )
+    return LAYOUTS[name]
+
+
+def _closeness(layout: Layout, found: Sequence[str]) -> float:
+    """Sum over a layout's keys how alike the most alike name in the file is."""
+    leaves = [Path(name).name for name in found]
+    return sum(
+        max((SequenceMatcher(None, key, leaf).ratio() for leaf in leaves), default=0.0)
+        for key in layout.keys
+    ) / len(layout.keys)

@@ -1,129 +1,104 @@
-"""Our own layout: self-describing, with geometry, conditions and units inside.
+"""Our own layout: a file that needs no configuration to be understood.
 
-Attribute `layout` is "native", `layout_version` 1, `geometry` the yaml of the detector. Data set
-`energies` (n, voxels) MeV in the geometry's voxel order; group `conditions` with one column each.
+Attributes `layout`, `layout_version` and `geometry` (its yaml form, as YAML or JSON text);
+`energies` (n, voxels); a group `conditions` with a column (n,) for each condition. An array may
+carry its `unit`; without it the values are in house units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h5py
-import numpy as np
 import yaml
 
 from calo_train.errors import DataError
-from calo_train.geometry import Geometry, geometry_from_mapping
+from calo_train.geometry import geometry_from_mapping
 from calo_train.geometry.sources import geometry_to_mapping
-from calo_train.showers.layouts.layout import ShowerFile, ShowerWriter, member
-from calo_train.showers.showers import Showers
+from calo_train.showers.layouts.hdf5 import plain_attributes, require_array
+from calo_train.showers.layouts.layout import HOUSE_UNITS, Column, Columns, Layout
 
-VERSION = 1
-_UNITS = {"incident_energy": "MeV", "polar_angle": "rad", "azimuth": "rad"}
-_MAX_GEOMETRY_TEXT = 16 << 20
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from calo_train.geometry import Geometry
+
+_VERSION = 1
+_ENERGIES = "energies"
+_CONDITIONS = "conditions"
+_MAX_GEOMETRY_TEXT = 16 << 20  # characters
 
 
-class NativeFile(ShowerFile):
-    """An open file in our own layout."""
+class Native(Layout):
+    """`energies`, `conditions/NAME` and the geometry inside."""
 
-    layout: ClassVar[str] = "native"
+    name: ClassVar[str] = "native"
+    summary: ClassVar[str] = "attribute geometry, energies (n, voxels), conditions/NAME (n,)"
+    keys: ClassVar[tuple[str, ...]] = ("energies", "incident_energy", "conditions")
+    condition_shape: ClassVar[tuple[int, ...]] = ()
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        super().__init__(path, file)
-        version = int(file.attrs.get("layout_version", 0))
-        if version != VERSION:
+    def recognises(self, file: h5py.File) -> bool:
+        return plain_attributes(file).get("layout") == self.name
+
+    def columns(self, file: h5py.File, path: Path) -> Columns:
+        attributes = plain_attributes(file)
+        version = attributes.get("layout_version")
+        if version != _VERSION:
             raise DataError(
-                f"native layout version {version}, this program reads {VERSION}",
+                f"native layout version {version}; this program reads {_VERSION}",
                 where=str(path),
-                do="install the calo-train version that wrote it, or a newer one",
+                do="install the calo-train that wrote it, or a newer one",
             )
-        group = file.get("conditions")
-        if not isinstance(group, h5py.Group) or not len(group):
-            raise DataError(
-                "no conditions", where=f"{path}: /conditions", do="give a complete native file"
-            )
-        self.condition_names = tuple(sorted(group, key=lambda name: name != "incident_energy"))
-        columns = [member(path, group, name) for name in self.condition_names]
-        self.require_rows(self.energies_dataset, *columns)
-
-    @classmethod
-    def recognises(cls, file: h5py.File) -> bool:
-        """The attribute `layout` says so."""
-        return file.attrs.get("layout") == "native"
-
-    @property
-    def energies_dataset(self) -> h5py.Dataset:
-        return member(self.path, self.file, "energies")
-
-    @property
-    def num_showers(self) -> int:
-        return len(self.energies_dataset)
-
-    @property
-    def shape_words(self) -> str:
-        return self.geometry.describe()
-
-    @cached_property
-    def geometry(self) -> Geometry:
-        """The detector that the file describes."""
-        text = str(self.file.attrs.get("geometry", ""))
-        if not text or len(text) > _MAX_GEOMETRY_TEXT:
-            raise self._bad_geometry("missing or too long")
-        try:
-            mapping = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise self._bad_geometry(str(error).splitlines()[0]) from error
-        if not isinstance(mapping, dict):
-            raise self._bad_geometry("no keys")
-        return geometry_from_mapping(mapping, where=f"{self.path}: attribute geometry")
-
-    def mismatch(self, geometry: Geometry) -> str | None:
-        """Compare all edges."""
-        return self.geometry.difference(geometry)
-
-    def read(self, start: int, stop: int, geometry: Geometry) -> Showers:
-        """Read rows as they are."""
-        energies = self.energies_dataset[start:stop].astype(np.float32, copy=False)
-        group = self.file["conditions"]
-        conditions = {
-            name: group[name][start:stop].astype(np.float32, copy=False)
-            for name in self.condition_names
-        }
-        return Showers(energies, conditions, geometry)
-
-    def _bad_geometry(self, reason: str) -> DataError:
-        return DataError(
-            f"the file's geometry cannot be read: {reason}",
-            where=f"{self.path}: attribute geometry",
-            do="write the file again with calo-data convert",
+        geometry = _geometry(attributes.get("geometry"), path)
+        keys = [_ENERGIES, *_condition_keys(file, path)]
+        stored = {key: plain_attributes(require_array(file, key, path=path)) for key in keys}
+        units = {key: str(found.get("unit", "")) for key, found in stored.items()}
+        return Columns(
+            Column(_ENERGIES, units[_ENERGIES] or "MeV"),
+            {key.partition("/")[2]: Column(key, units[key]) for key in keys[1:]},
+            (geometry.num_voxels,),
+            geometry,
+            stored,
         )
 
+    def plan(self, geometry: Geometry, condition_names: Sequence[str]) -> Columns:
+        conditions = {
+            name: Column(f"{_CONDITIONS}/{name}", HOUSE_UNITS.get(name, ""))
+            for name in condition_names
+        }
+        return Columns(Column(_ENERGIES, "MeV"), conditions, (geometry.num_voxels,), geometry)
 
-class NativeWriter(ShowerWriter):
-    """A file in our own layout being written."""
+    def file_attributes(self, geometry: Geometry) -> Mapping[str, Any]:
+        return {
+            "layout": self.name,
+            "layout_version": _VERSION,
+            "geometry": json.dumps(geometry_to_mapping(geometry)),
+        }
 
-    layout: ClassVar[str] = "native"
 
-    def __init__(
-        self,
-        path: Path,
-        geometry: Geometry,
-        attributes: Mapping[str, Any],
-        condition_names: Sequence[str] = ("incident_energy",),
-    ) -> None:
-        super().__init__(path, geometry, attributes)
-        self._file.attrs["layout"] = self.layout
-        self._file.attrs["layout_version"] = VERSION
-        self._file.attrs["geometry"] = yaml.safe_dump(geometry_to_mapping(geometry), sort_keys=False)
-        self._create(self._file, "energies", (geometry.num_voxels,), "MeV")
-        group = self._file.create_group("conditions")
-        for name in condition_names:
-            self._create(group, name, (), _UNITS.get(name, ""))
+def _geometry(text: object, path: Path) -> Geometry:
+    where = f"{path}: attribute 'geometry'"
+    if not isinstance(text, str) or len(text) > _MAX_GEOMETRY_TEXT:
+        raise DataError("the geometry is missing", where=where, do="write the file anew")
+    try:
+        # We write JSON, which is read a hundred times faster; people write YAML.
+        mapping = json.loads(text) if text.startswith("{") else yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(
+            f"the geometry is damaged: {str(error).splitlines()[0]}",
+            where=where,
+            do="write the file anew",
+        ) from error
+    if not isinstance(mapping, dict):
+        raise DataError("the geometry is damaged: no keys", where=where, do="write the file anew")
+    return geometry_from_mapping(mapping, where=where)
 
-    def _append(self, showers: Showers) -> None:
-        self._extend(self._file["energies"], showers.energies)
-        for name, column in self._file["conditions"].items():
-            self._extend(column, showers.conditions[name])
+
+def _condition_keys(file: h5py.File, path: Path) -> list[str]:
+    link = file.get(_CONDITIONS, getlink=True)
+    if not isinstance(link, h5py.HardLink) or not isinstance(file[_CONDITIONS], h5py.Group):
+        raise DataError("the group 'conditions' is missing", where=str(path), do="write it anew")
+    found = sorted(file[_CONDITIONS], key=lambda name: (name != "incident_energy", name))
+    return [f"{_CONDITIONS}/{name}" for name in found]

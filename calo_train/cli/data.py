@@ -1,0 +1,331 @@
+"""calo-data: what is in files of showers, whether they fit, and other files from them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calo_train.cli.errors import log_to_stderr, run_command
+from calo_train.errors import CaloTrainError, DataError, UsageError, nearest_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from calo_train.geometry import Geometry
+    from calo_train.showers.dataset import DatasetConfig
+    from calo_train.showers.inspect import CheckResult, FileDescription
+
+app = typer.Typer(
+    help="Look at files of showers, check them, convert and merge them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="HDF5 files.")]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="A data set of conf/dataset, such as ild_photons.")
+]
+GeometryOption = Annotated[
+    str | None,
+    typer.Option("--geometry", help="The detector: a name of conf/geometry or a yaml file."),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", help="Print only errors and the result.")]
+DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
+
+
+@app.command()
+def info(
+    files: FilesArgument,
+    *,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Say what is in files: layout, showers, conditions, storage, attributes."""
+
+    def command() -> None:
+        from calo_train.showers.inspect import describe_file
+
+        found = [describe_file(_given(path)) for path in files]
+        if as_json:
+            print(json.dumps([description.as_mapping() for description in found]))
+            return
+        print("\n\n".join(_described(description) for description in found))
+
+    _finish(command, quiet=quiet, debug=debug)
+
+
+@app.command()
+def check(
+    files: FilesArgument,
+    *,
+    dataset: DatasetOption = None,
+    geometry: GeometryOption = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Check every shower of files, whether they fit a data set, and how fast they read."""
+
+    def command() -> None:
+        config, detector = _detector(dataset, geometry)
+        results: list[dict[str, Any]] = []
+        failed: list[CaloTrainError] = []
+        for path in files:
+            try:
+                results.append(_check(path, config, detector, as_text=not as_json))
+            except DataError as error:
+                failed.append(error)
+                results.append({"file": str(path), "error": error.what, "where": error.where})
+                if not as_json and len(files) > 1:
+                    print(f"{path}: refused: {error.what}")
+        if as_json:
+            print(json.dumps(results))
+        if failed:
+            raise failed[0]
+
+    _finish(command, quiet=quiet, debug=debug)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="The file to read.")],
+    *,
+    out: OutOption,
+    layout: Annotated[
+        str | None,
+        typer.Option("--to", help="Layout to write: native, getting_high or calochallenge."),
+    ] = None,
+    energy_unit: Annotated[
+        str | None, typer.Option("--energy-unit", help="Unit of the incident energies in FILE.")
+    ] = None,
+    voxel_unit: Annotated[
+        str | None, typer.Option("--voxel-unit", help="Unit of the voxel energies in FILE.")
+    ] = None,
+    dataset: DatasetOption = None,
+    geometry: GeometryOption = None,
+    force: ForceFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Write the showers of a file into a new one; FILE itself is never changed."""
+
+    def command() -> None:
+        from calo_train.showers.convert import Conversion
+        from calo_train.showers.convert import convert as run_conversion
+        from calo_train.showers.layouts import Units, layout_named
+
+        config, detector = _detector(dataset, geometry)
+        request = Conversion(
+            _given(source),
+            out.expanduser(),
+            layout=layout if layout is None else layout_named(layout).name,
+            units=Units(_energy_unit(energy_unit), _energy_unit(voxel_unit))
+            if energy_unit or voxel_unit
+            else None,
+            geometry=detector,
+            crop=None if config is None else config.core,
+        )
+        done = run_conversion(request, force=force)
+        state = "already done" if done.was_done else "wrote"
+        print(f"{state}: {done.path} ({done.num_showers} showers, layout {done.layout})")
+        if not quiet:
+            print(f"next: calo-data check {quote(str(done.path))}{_flag(dataset, geometry)}")
+
+    _finish(command, quiet=quiet, debug=debug)
+
+
+@app.command()
+def merge(
+    shards: Annotated[
+        list[Path], typer.Argument(metavar="SHARD...", help="All shards of one request.")
+    ],
+    *,
+    out: OutOption,
+    force: ForceFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Join the shards that calo-sample --shard i/n wrote into one file."""
+
+    def command() -> None:
+        from calo_train.sampling.merge import merge_shards
+
+        merge_shards([_given(path) for path in shards], out.expanduser(), force=force)
+        print(f"wrote: {out}")
+        if not quiet:
+            print(f"next: calo-data info {quote(str(out))}")
+
+    _finish(command, quiet=quiet, debug=debug)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _given(path: Path) -> Path:
+    return path.expanduser()
+
+
+def _detector(
+    dataset: str | None, geometry: str | None
+) -> tuple[DatasetConfig | None, Geometry | None]:
+    """Give the named data set and the detector that files are of; at most one may be named."""
+    if dataset is not None and geometry is not None:
+        raise UsageError(
+            "a data set already says its geometry",
+            where=f"--dataset {dataset} --geometry {geometry}",
+            do="give one of the two",
+        )
+    if dataset is not None:
+        config = _dataset(dataset)
+        return config, config.detector
+    return None, None if geometry is None else _geometry(geometry)
+
+
+def _dataset(name: str) -> DatasetConfig:
+    from calo_train.config_folder import config_groups
+    from calo_train.families.settings import build_settings
+    from calo_train.showers.dataset import DatasetConfig
+    from calo_train.training.compose import compose_config
+
+    known = config_groups()["dataset"]
+    if name not in known:
+        raise UsageError(
+            f"no data set '{name}'",
+            where="--dataset",
+            do=f"name one; {nearest_names(name, known)}",
+        )
+    # The files come from the command line; the group's own path is not used.
+    composed = compose_config([f"dataset={name}", "dataset.path=command-line"])
+    return build_settings(DatasetConfig, composed["dataset"], where=f"dataset={name}")
+
+
+def _geometry(name: str) -> Geometry:
+    import yaml
+
+    from calo_train.config_folder import conf_folder, config_groups
+    from calo_train.geometry import geometry_from_mapping
+
+    known = config_groups().get("geometry", {})
+    path = (
+        conf_folder() / "geometry" / f"{name}.yaml" if name in known else Path(name).expanduser()
+    )
+    if not path.is_file():
+        raise UsageError(
+            f"no geometry '{name}'",
+            where="--geometry",
+            do=f"name one; {nearest_names(name, known)}",
+        )
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"not a yaml file: {str(error).splitlines()[0]}", where=str(path), do="mend the file"
+        ) from error
+    return geometry_from_mapping(mapping, where=str(path))
+
+
+def _energy_unit(unit: str | None) -> str | None:
+    from calo_train.quantities import parse_quantity
+
+    if unit is not None:
+        parse_quantity(f"1{unit}", "energy", where="--energy-unit, --voxel-unit")
+    return unit
+
+
+def _check(
+    path: Path, config: DatasetConfig | None, detector: Geometry | None, *, as_text: bool
+) -> dict[str, Any]:
+    from calo_train.showers.inspect import check_file
+
+    result = check_file(_given(path), config, geometry=detector)
+    if as_text:
+        print(_checked(result, None if config is None else config.name))
+    return result.as_mapping()
+
+
+def _described(found: FileDescription) -> str:
+    from calo_train.quantities import format_size
+
+    lines = [
+        found.file,
+        f"  layout      {found.layout}",
+        f"  showers     {found.num_showers}",
+        f"  each        {found.shower}",
+    ]
+    for name, column in found.conditions.items():
+        lines.append(f"  condition   {name}: {_range(column)}")
+    stored = f"{found.storage}, in {found.voxel_unit}"
+    if found.mantissa_bits:
+        stored += f", rounded to {found.mantissa_bits} bits of mantissa"
+    lines += [
+        f"  energies    {stored}",
+        f"  size        {format_size(found.num_bytes)}",
+        f"  fits        {', '.join(found.datasets) or 'no data set of conf/dataset'}",
+    ]
+    lines += [f"  {name:<11} {value}" for name, value in sorted(found.attributes.items())]
+    return "\n".join(lines)
+
+
+def _range(column: dict[str, Any]) -> str:
+    from calo_train.quantities import format_energy
+
+    if column["low"] is None:
+        return "no values"
+    if column["unit"] == "MeV":
+        text = f"{format_energy(column['low'])} to {format_energy(column['high'])}"
+    else:
+        text = f"{column['low']:.4g} to {column['high']:.4g} {column['unit']}".rstrip()
+    return text if column["stored_unit"] == "" else f"{text} (stored in {column['stored_unit']})"
+
+
+def _checked(result: CheckResult, dataset: str | None) -> str:
+    from calo_train.quantities import format_energy
+
+    low, high = result.incident_energy
+    fits = f"fits {dataset}" if dataset else f"fits {', '.join(result.datasets) or 'no data set'}"
+    lines = [
+        f"{result.file}: good, {result.num_showers} showers",
+        f"  detector    {result.detector}; {fits}",
+        f"  energies    {format_energy(low)} to {format_energy(high)}, "
+        f"visible fraction {result.visible_fraction:.4g}, {result.num_empty} without energy",
+        f"  reading     {result.rate:.3g} showers/s ({result.storage})",
+    ]
+    if not dataset and result.datasets:
+        lines.append(
+            f"  next        calo-data check {quote(result.file)} --dataset NAME: its units"
+        )
+    if result.is_slow:
+        target = str(Path(result.file).with_name(f"{Path(result.file).stem}_repacked.h5"))
+        lines.append(
+            f"  slow        written anew it reads {result.repacked_rate:.3g} showers/s: "
+            f"calo-data convert {quote(result.file)}{_flag(dataset, None)} -o {quote(target)}"
+        )
+    return "\n".join(lines)
+
+
+def _flag(dataset: str | None, geometry: str | None) -> str:
+    if dataset is not None:
+        return f" --dataset {quote(dataset)}"
+    return "" if geometry is None else f" --geometry {quote(geometry)}"
+
+
+def _finish(command: Callable[[], None], *, quiet: bool, debug: bool) -> None:
+    with log_to_stderr(is_quiet=quiet, is_debug=debug):
+        code = run_command(command, is_debug=debug)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

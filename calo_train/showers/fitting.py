@@ -1,0 +1,128 @@
+"""Does a file hold showers of this detector? As far as its layout can tell.
+
+Native files are compared edge by edge; a grid by its shape, and by the attributes `axes` and
+`cell_mm` where it has them; a flat list of voxels by its length.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from calo_train.config_folder import conf_folder
+from calo_train.errors import GeometryMismatch, MachineError
+from calo_train.geometry import geometry_from_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from calo_train.geometry import Geometry
+    from calo_train.showers.layouts import ShowerFile
+
+_CELL = re.compile(r"\s*([\d.]+)\s*x\s*([\d.]+)\s*")
+_CELL_RTOL = 1e-3  # attributes are decimal text for people
+
+
+def first_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+    """Say where a file first departs from a detector, expected against found, or None."""
+    if file.geometry is not None:
+        return geometry.difference(file.geometry)
+    grid = file.columns.grid
+    if len(grid) == 3:
+        return _shape_difference(geometry, grid) or _attribute_difference(geometry, file)
+    if file.num_voxels != geometry.num_voxels:
+        return f"{geometry.num_voxels} voxels against {file.num_voxels}"
+    return None
+
+
+def refuse(file: ShowerFile, geometry: Geometry, parent: Geometry | None) -> GeometryMismatch:
+    """Describe both detectors and the first difference, and name configured ones that fit."""
+    also = f" (or its parent {parent.describe()})" if parent is not None else ""
+    return GeometryMismatch(
+        f"another detector: expected {geometry.describe()}{also}; found {file.shape_words}; "
+        f"first difference: {first_difference(geometry, file)}",
+        where=str(file.path),
+        do=f"give a file of the expected detector; {fitting_words(file)}",
+    )
+
+
+def fitting_words(file: ShowerFile) -> str:
+    """Say which configured data sets and geometries this file fits."""
+    datasets, geometries = fitting_datasets(file), fitting_geometries(file)
+    if datasets:
+        return f"this file fits dataset={' or '.join(datasets)}"
+    if geometries:
+        return f"this file fits the geometry {' or '.join(geometries)}"
+    return "no data set or geometry under conf/ fits this file"
+
+
+def fitting_geometries(file: ShowerFile) -> list[str]:
+    """Name the detectors of `conf/geometry` that a file fits."""
+    found = _group("geometry")
+    return [
+        name
+        for name, mapping in found.items()
+        if first_difference(geometry_from_mapping(mapping, where=name), file) is None
+    ]
+
+
+def fitting_datasets(file: ShowerFile) -> list[str]:
+    """Name the data sets of `conf/dataset` whose detector, or its parent, a file fits."""
+    fits = set(fitting_geometries(file))
+    return [
+        name
+        for name, mapping in _group("dataset").items()
+        if not fits.isdisjoint(_geometries_of(mapping))
+        or (file.geometry is not None and mapping.get("geometry", "") is None)
+    ]
+
+
+def _geometries_of(dataset: Mapping[str, Any]) -> list[str]:
+    """Name the geometries that a data set's defaults list brings in."""
+    entries = [entry for entry in dataset.get("defaults", []) if isinstance(entry, dict)]
+    return [name for entry in entries for key, name in entry.items() if "/geometry@" in key]
+
+
+def _group(name: str) -> dict[str, dict[str, Any]]:
+    try:
+        folder = conf_folder() / name
+    except MachineError:  # an installation without config groups still reads and samples
+        return {}
+    return {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.yaml"))
+    }
+
+
+def _shape_difference(geometry: Geometry, grid: tuple[int, ...]) -> str | None:
+    if not geometry.is_regular:
+        return "layers of different grids against layers of one grid"
+    if grid[0] != geometry.num_layers:
+        return f"{geometry.num_layers} layers against {grid[0]}"
+    for axis, found in zip(geometry.layers[0].axes, grid[1:], strict=True):
+        if found != axis.num_cells:
+            return f"layer 0, axis {axis.name}: {axis.num_cells} cells against {found}"
+    return None
+
+
+def _attribute_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+    """Compare what the file says of its axes: `shower,layer(z),x,y` and `5x5` mm."""
+    stored = file.columns.attributes.get(file.key_of(), {})
+    axes = geometry.layers[0].axes
+    names = str(stored.get("axes", "")).split(",")[-2:]
+    if len(names) == 2 and tuple(names) != (axes[0].name, axes[1].name):
+        return f"axes {axes[0].name}, {axes[1].name} against {', '.join(names)} (attribute axes)"
+    cell = _CELL.fullmatch(str(stored.get("cell_mm", "")))
+    if cell is None:
+        return None
+    for axis, text in zip(axes, cell.groups(), strict=True):
+        widths = np.diff(axis.edges)
+        if axis.unit == "mm" and not np.allclose(widths, float(text), rtol=_CELL_RTOL):
+            return (
+                f"layer 0, axis {axis.name}: cells of {widths[0]:g} mm against {text} mm "
+                "(attribute cell_mm)"
+            )
+    return None
