@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## train, sample and evaluate on the embedded showers; prints a report's path
 	$(BIN)/calo-train experiment=quickstart
-	$(BIN)/calo-sample $(DEMO_RUN) -n 1000 --energy 50GeV
+	$(BIN)/calo-sample $(DEMO_RUN) -n 1000 --energy 50GeV --force
 	$(BIN)/calo-eval $(DEMO_RUN)
 
 # One thread for each of the two test processes, else they fight for the cores.

@@ -1,4 +1,4 @@
-"""Can a network tell the sample from the reference: the classifier of L2LFlows (2302.11594 App. C).
+"""Can a network tell the sample from the reference: L2LFlows' classifier (2302.11594 App. C).
 
 Fully connected, 512, 512, 128 and 32 hidden units with LeakyReLU 0.01, two outputs, cross entropy;
 inputs are the thresholded voxels and 2 log10(E_inc / GeV) - 3. The paper does not print widths,
@@ -12,7 +12,6 @@ a class. Not here: calibration, ROC, attribution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,14 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.evaluation.deposits import apply_threshold
-from calo_train.evaluation.floor import Halves
-from calo_train.evaluation.shower_set import ShowerSet
 from calo_train.quantities import MEV_PER_GEV
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from torch import Tensor, nn
 
+    from calo_train.evaluation.floor import Halves
+    from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.progress import Progress
     from calo_train.showers.showers import Showers
 
@@ -225,7 +226,8 @@ def _train_epoch(
     order = torch.randperm(len(inputs), generator=random).to(inputs.device)
     for rows in torch.split(order, batch_size):
         optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(network(inputs[rows]), labels[rows]).backward()
+        loss = torch.nn.functional.cross_entropy(network(inputs[rows]), labels[rows])
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own gap
         optimiser.step()
 
 

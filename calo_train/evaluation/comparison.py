@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,10 +36,14 @@ from calo_train.evaluation.floor import (
 )
 from calo_train.evaluation.moments import repeated_correlations
 from calo_train.evaluation.observables import OBSERVABLES, Observable
-from calo_train.evaluation.shower_set import ShowerSet
 from calo_train.evaluation.table import ShowerTable, measure, spectrum_edges, voxel_range
 from calo_train.progress import Progress
 from calo_train.quantities import format_energy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from calo_train.evaluation.shower_set import ShowerSet
 
 SPECTRUM = "cell_energy_spectrum"
 _SPECTRUM_PROBABILITY = 1e-6  # of two equal incident spectra being called different
@@ -108,7 +112,9 @@ class SampleResult:
     def ranking(self) -> tuple[ObservableResult, ...]:
         """Single observables and layers, the one that differs most first."""
         single = [entry for entry in (*self.observables, *self.layers) if not entry.is_group]
-        return tuple(sorted(single, key=lambda entry: (-entry.significance, -entry.separation.value)))
+        return tuple(
+            sorted(single, key=lambda entry: (-entry.significance, -entry.separation.value))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +126,14 @@ class Evaluation:
     samples: tuple[SampleResult, ...]
     grid: Grid
     settings: Settings
-    binnings: Mapping[str, Binning | list[Binning]]
+    binnings: Mapping[str, tuple[Binning, ...]]  # one each, or one a layer
     spectrum_edges: FloatArray
     size: int
     warnings: tuple[str, ...]
     durations: Mapping[str, float]
 
 
-def evaluate(
-    samples: Sequence[ShowerSet], reference: ShowerSet, settings: Settings
-) -> Evaluation:
+def evaluate(samples: Sequence[ShowerSet], reference: ShowerSet, settings: Settings) -> Evaluation:
     """Judge samples by a reference on the same detector.
 
     Raises DataError for other detectors, other incident spectra, too few or invalid showers.
@@ -173,7 +177,8 @@ def require_same_spectrum(
     if probability < _SPECTRUM_PROBABILITY:
         raise DataError(
             f"incident energies differ: {_spectrum_words(found)} in the sample, "
-            f"{_spectrum_words(expected)} in the reference (Kolmogorov-Smirnov p = {probability:.0e})",
+            f"{_spectrum_words(expected)} in the reference "
+            f"(Kolmogorov-Smirnov p = {probability:.0e})",
             where=f"{label} against {reference_label}",
             do="draw the sample at the reference's conditions: calo-sample GENERATOR --like "
             "REFERENCE; with other energies every metric would differ",
@@ -188,7 +193,7 @@ class _Frame:
     table: ShowerTable
     grid: Grid
     settings: Settings
-    binnings: Mapping[str, Binning | list[Binning]]
+    binnings: Mapping[str, tuple[Binning, ...]]  # one each, or one a layer
     size: int
 
     def splits(self, num_sample: int) -> list[Halves]:
@@ -216,16 +221,15 @@ class _Clock:
         self._last = now
 
 
-def _binnings(table: ShowerTable) -> dict[str, Binning | list[Binning]]:
-    found: dict[str, Binning | list[Binning]] = {}
+def _binnings(table: ShowerTable) -> dict[str, tuple[Binning, ...]]:
+    found = {}
     for name, observable in OBSERVABLES.items():
         values = table.observables[name]
         columns = values.T if observable.is_per_layer else values[None]
-        made = [
+        found[name] = tuple(
             automatic_binning(column, observable.scale, is_count=observable.is_count)
             for column in columns
-        ]
-        found[name] = made if observable.is_per_layer else made[0]
+        )
     return found
 
 
@@ -234,14 +238,14 @@ def _judge(sample: ShowerSet, table: ShowerTable, frame: _Frame, clock: _Clock) 
     observables: list[ObservableResult] = []
     layers: list[ObservableResult] = []
     for name, observable in OBSERVABLES.items():
-        binning = frame.binnings[name]
-        if isinstance(binning, Binning):
-            columns = (frame.table.observables[name], table.observables[name])
-            observables.append(_compare(frame, observable, binning, columns, splits)[0])
-        else:
-            group, members = _compare_layers(frame, observable, binning, table, splits)
+        if observable.is_per_layer:
+            group, members = _compare_layers(frame, observable, table, splits)
             observables.append(group)
             layers += members
+        else:
+            columns = (frame.table.observables[name], table.observables[name])
+            (binning,) = frame.binnings[name]
+            observables.append(_compare(frame, observable, binning, columns, splits)[0])
     observables.append(_compare_spectrum(frame, table, splits))
     correlations = repeated_correlations(frame.table, table, splits).metric
     clock.lap("distances")
@@ -259,12 +263,15 @@ def _compare(
     binning: Binning,
     columns: tuple[FloatArray, FloatArray],
     splits: list[Halves],
+    *,
     layer: int | None = None,
 ) -> tuple[ObservableResult, Repeated, Repeated]:
     reference, sample = columns
     separation = repeated_separation(reference, sample, binning, splits)
     wasserstein = repeated_wasserstein(reference, sample, splits)
-    whole = PooledOrder(sample, reference).distance(np.arange(len(sample)), np.arange(len(reference)))
+    whole = PooledOrder(sample, reference).distance(
+        np.arange(len(sample)), np.arange(len(reference))
+    )
     words = observable.title if layer is None else f"{observable.title} {layer}"
     result = ObservableResult(
         name=observable.name if layer is None else f"{observable.name}_{layer:02d}",
@@ -286,15 +293,24 @@ def _compare(
 def _compare_layers(
     frame: _Frame,
     observable: Observable,
-    binnings: list[Binning],
     table: ShowerTable,
     splits: list[Halves],
 ) -> tuple[ObservableResult, list[ObservableResult]]:
     """Compare each layer, and their mean as one headline observable."""
-    references, samples = frame.table.observables[observable.name], table.observables[observable.name]
+    references, samples = (
+        frame.table.observables[observable.name],
+        table.observables[observable.name],
+    )
     compared = [
-        _compare(frame, observable, binning, (references[:, layer], samples[:, layer]), splits, layer)
-        for layer, binning in enumerate(binnings)
+        _compare(
+            frame,
+            observable,
+            binning,
+            (references[:, layer], samples[:, layer]),
+            splits,
+            layer=layer,
+        )
+        for layer, binning in enumerate(frame.binnings[observable.name])
     ]
     members = [result for result, _, _ in compared]
     group = ObservableResult(
@@ -360,9 +376,7 @@ def _classify(
         )
 
 
-def _reference_warnings(
-    reference: ShowerSet, table: ShowerTable, size: int
-) -> tuple[str, ...]:
+def _reference_warnings(reference: ShowerSet, table: ShowerTable, size: int) -> tuple[str, ...]:
     found = list(reference.notes)
     if table.health.num_invalid:
         found.append(_invalid_words("the reference", table))

@@ -6,15 +6,17 @@ weights, so that one matrix product gives all transverse sums of a block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from calo_train.geometry import Axis, Geometry
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from calo_train.geometry import Axis, Geometry
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
@@ -64,7 +66,7 @@ class Grid:
 
     @property
     def transverse_names(self) -> tuple[str, str]:
-        """Names of the coordinates that `x` and `y` stand for: those of the axes, or x, y of a polar grid."""
+        """Names of the coordinates behind `x` and `y`: the axes' own, but x, y of a polar grid."""
         first, second = self.geometry.layers[0].axes
         return ("x", "y") if self.geometry.layers[0].is_polar else (first.name, second.name)
 
@@ -99,7 +101,7 @@ class Deposits:
         return self.energies.astype(np.float64) @ self.grid.weights
 
     def sums(self, name: str) -> FloatArray:
-        """Sum energies with the grid's weights `name`: (n,) for a coordinate, (n, bins) for a profile."""
+        """Sum energies with the weights `name`: (n,) of a coordinate, (n, bins) of a profile."""
         columns = self._sums[:, self.grid.columns[name]]
         return columns if name.startswith("profile_") else columns[:, 0]
 
@@ -122,9 +124,7 @@ def apply_threshold(
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Divide; 0 where the denominator is 0 (empty showers count as 0, as in 2410.21611)."""
-    return np.divide(
-        numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0
-    )
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
 def _profiles(geometry: Geometry) -> list[Profile]:
@@ -160,7 +160,7 @@ def _axis_of(axes: tuple[Axis, Axis], name: str) -> Axis | None:
 
 
 def _radial_profile(geometry: Geometry) -> Profile:
-    """Bin voxels by the distance of their centre from the axis of a polar or the middle of another grid."""
+    """Bin voxels by the distance of their centre from a polar grid's axis, else its middle."""
     x, y = geometry.cartesian_centres
     if not geometry.layers[0].is_polar:
         x, y = x - _middle(geometry, 0), y - _middle(geometry, 1)
@@ -176,7 +176,7 @@ def _radial_profile(geometry: Geometry) -> Profile:
 
 
 def _radial_edges(geometry: Geometry, largest: float) -> FloatArray:
-    """Steps of the coarser axis' narrowest cell: finer ones would show the grid, not the shower."""
+    """Step by the coarser axis' narrowest cell; finer steps would show the grid instead."""
     narrowest = [
         min(float(np.diff(layer.axes[position].edges).min()) for layer in geometry.layers)
         for position in (0, 1)
@@ -184,7 +184,7 @@ def _radial_edges(geometry: Geometry, largest: float) -> FloatArray:
     ]
     step = max(*narrowest, largest / _MAX_RADIAL_BINS, np.finfo(float).tiny)
     num_bins = max(int(np.ceil(largest * (1 + 1e-9) / step)), 1)
-    return step * np.arange(num_bins + 1)
+    return np.asarray(step * np.arange(num_bins + 1), dtype=np.float64)
 
 
 def _middle(geometry: Geometry, position: int) -> float:

@@ -8,11 +8,13 @@ choose how it is looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from calo_train.evaluation.observables import Scale
+if TYPE_CHECKING:
+    from calo_train.evaluation.observables import Scale
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
@@ -56,8 +58,8 @@ def automatic_binning(reference: FloatArray, scale: Scale, *, is_count: bool = F
 
     The number of bins is Rice's 2 n^(1/3), at least 10, at most 100: between two sets of n showers
     the separation power is about bins / 2n by chance alone, so that more bins would hide small
-    differences. Counts get whole-numbered bins around the integers. Logarithmic bins cover positive
-    values only; zeros then count as outside.
+    differences. Counts get whole-numbered bins around the integers. Logarithmic bins cover
+    positive values only; zeros then count as outside.
     """
     num_bins = int(np.clip(round(2 * len(reference) ** (1 / 3)), MIN_BINS, MAX_BINS))
     is_log = _is_logarithmic(reference, scale)

@@ -14,14 +14,17 @@ value over half-samples is the delete-half jackknife, hence the error of the val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import DataError
 from calo_train.evaluation.distances import Binning, FloatArray, PooledOrder, separation_power
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 IndexArray = npt.NDArray[np.int64]
 
@@ -44,7 +47,7 @@ def matched_size(num_reference: int, sample_sizes: Sequence[int]) -> int:
     size = min(num_reference // 2, *sample_sizes)
     if size < MIN_SHOWERS:
         raise DataError(
-            f"{num_reference} reference showers and {min(sample_sizes)} sample showers are too few",
+            f"too few showers: {num_reference} in the reference, {min(sample_sizes)} in a sample",
             where="reference and sample",
             do=f"give at least {2 * MIN_SHOWERS} reference showers and {MIN_SHOWERS} to judge",
         )
@@ -144,7 +147,7 @@ def repeated_separation(
 def repeated_wasserstein(
     reference: FloatArray, sample: FloatArray, splits: Sequence[Halves]
 ) -> Repeated:
-    """Give Wasserstein-1 distances of one observable in units of the reference's standard deviation."""
+    """Give Wasserstein-1 distances in units of the reference's standard deviation."""
     to_sample, to_self = PooledOrder(sample, reference), PooledOrder(reference, reference)
 
     def distance(halves: Halves) -> tuple[float, float]:
@@ -180,4 +183,5 @@ def mean_of_group(members: Sequence[Repeated]) -> Repeated:
 
 
 def _spectrum_counts(counts: npt.NDArray[np.int32], rows: IndexArray) -> FloatArray:
-    return counts[rows, :-1].sum(axis=0, dtype=np.float64)
+    totals: FloatArray = counts[rows, :-1].sum(axis=0, dtype=np.float64)
+    return totals

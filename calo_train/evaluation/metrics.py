@@ -1,6 +1,7 @@
-"""metrics.json: all numbers of an evaluation under stable names; `metrics.schema.json` describes it.
+"""metrics.json: all numbers of an evaluation under stable names.
 
-Everything but the block `durations` is a function of the inputs and settings.
+`metrics.schema.json` describes it. Everything but the block `durations` is a function of the
+inputs and settings.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calo_train import __version__
-from calo_train.evaluation.classifier import ClassifierResult
-from calo_train.evaluation.comparison import Evaluation, ObservableResult, SampleResult
 from calo_train.evaluation.floor import Metric, verdict_of
-from calo_train.evaluation.shower_set import ShowerSet
-from calo_train.evaluation.table import ShowerTable
+
+if TYPE_CHECKING:
+    from calo_train.evaluation.classifier import ClassifierResult
+    from calo_train.evaluation.comparison import Evaluation, ObservableResult, SampleResult
+    from calo_train.evaluation.shower_set import ShowerSet
+    from calo_train.evaluation.table import ShowerTable
 
 SCHEMA = "calo-train/metrics"
 SCHEMA_VERSION = 1

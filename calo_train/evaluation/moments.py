@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calo_train.evaluation.deposits import FloatArray
 from calo_train.evaluation.floor import Halves, Repeated, repeat
-from calo_train.evaluation.table import ShowerTable
+
+if TYPE_CHECKING:
+    from calo_train.evaluation.deposits import FloatArray
+    from calo_train.evaluation.table import ShowerTable
 
 # Order of the published matrix.
 CORRELATED = (
@@ -102,7 +105,7 @@ class EnergyBins:
 
 
 def energy_edges(incident_energy: FloatArray, num_bins: int = 9) -> FloatArray | None:
-    """Give equal bins over the spectrum, logarithmic above two decades; None for too few energies."""
+    """Give equal bins, logarithmic above two decades; None for too few different energies."""
     low, high = float(incident_energy.min()), float(incident_energy.max())
     if high <= low * (1 + 1e-6) or len(np.unique(incident_energy)) < 5 * num_bins:
         return None

@@ -16,6 +16,7 @@ import numpy as np
 from calo_train.evaluation.deposits import Deposits, FloatArray, Grid, ratio
 
 Scale = Literal["linear", "log", "auto"]
+Section = Literal["Energy", "Cells", "Depth", "Width"]  # of the report
 Measure = Callable[[Deposits], FloatArray]
 
 
@@ -32,6 +33,7 @@ class Observable:
     symbol: str  # LaTeX, without $
     unit: str  # empty for pure numbers
     measure: Measure
+    section: Section
     scale: Scale = "linear"
     is_count: bool = False
     is_per_layer: bool = False
@@ -49,6 +51,7 @@ def observable(
     title: str,
     *,
     symbol: str,
+    section: Section,
     unit: str = "",
     scale: Scale = "linear",
     is_count: bool = False,
@@ -59,97 +62,118 @@ def observable(
     def register(measure: Measure) -> Measure:
         name = measure.__name__
         OBSERVABLES[name] = Observable(
-            name, title, symbol, unit, measure, scale, is_count, is_per_layer
+            name, title, symbol, unit, measure, section, scale, is_count, is_per_layer
         )
         return measure
 
     return register
 
 
-@observable("visible energy", symbol=r"E_\mathrm{vis}", unit="MeV", scale="auto")
+@observable("visible energy", symbol=r"E_\mathrm{vis}", section="Energy", unit="MeV", scale="auto")
 def visible_energy(deposits: Deposits) -> FloatArray:
     """Sum of all voxels."""
     return deposits.visible_energy
 
 
-@observable("visible over incident energy", symbol=r"E_\mathrm{vis}/E_\mathrm{inc}")
+@observable(
+    "visible over incident energy", symbol=r"E_\mathrm{vis}/E_\mathrm{inc}", section="Energy"
+)
 def visible_fraction(deposits: Deposits) -> FloatArray:
     """Response of the calorimeter."""
     return ratio(deposits.visible_energy, deposits.incident_energy)
 
 
-@observable("hits above threshold", symbol=r"n_\mathrm{hit}", is_count=True, scale="auto")
+@observable(
+    "hits above threshold", symbol=r"n_\mathrm{hit}", section="Cells", is_count=True, scale="auto"
+)
 def num_hits(deposits: Deposits) -> FloatArray:
     """Voxels with energy after the threshold."""
-    return np.count_nonzero(deposits.energies, axis=1).astype(np.float64)
+    return np.asarray(np.count_nonzero(deposits.energies, axis=1), dtype=np.float64)
 
 
-@observable("centre of gravity in depth", symbol=r"m_{1,z}", unit="layer")
+@observable("centre of gravity in depth", symbol=r"m_{1,z}", section="Depth", unit="layer")
 def centre_of_gravity_z(deposits: Deposits) -> FloatArray:
     """Energy-weighted mean of the layer index."""
     return deposits.layer_moment(1)
 
 
-@observable("centre of gravity along <x>", symbol=r"m_{1,<x>}", unit="mm")
+@observable("centre of gravity along <x>", symbol=r"m_{1,<x>}", section="Width", unit="mm")
 def centre_of_gravity_x(deposits: Deposits) -> FloatArray:
     """Energy-weighted mean of the first transverse coordinate."""
     return deposits.mean_of("x")
 
 
-@observable("centre of gravity along <y>", symbol=r"m_{1,<y>}", unit="mm")
+@observable("centre of gravity along <y>", symbol=r"m_{1,<y>}", section="Width", unit="mm")
 def centre_of_gravity_y(deposits: Deposits) -> FloatArray:
     """Energy-weighted mean of the second transverse coordinate."""
     return deposits.mean_of("y")
 
 
-@observable("second moment in depth", symbol=r"m_{2,z}", unit="layer²")
+@observable("second moment in depth", symbol=r"m_{2,z}", section="Depth", unit="layer²")
 def second_moment_z(deposits: Deposits) -> FloatArray:
     """Energy-weighted variance of the layer index."""
-    return np.maximum(deposits.layer_moment(2) - deposits.layer_moment(1) ** 2, 0)
+    return _variance(deposits.layer_moment(1), deposits.layer_moment(2))
 
 
-@observable("second moment along <x>", symbol=r"m_{2,<x>}", unit="mm²")
+@observable("second moment along <x>", symbol=r"m_{2,<x>}", section="Width", unit="mm²")
 def second_moment_x(deposits: Deposits) -> FloatArray:
     """Energy-weighted variance of the first transverse coordinate."""
-    return np.maximum(deposits.mean_of("xx") - deposits.mean_of("x") ** 2, 0)
+    return _variance(deposits.mean_of("x"), deposits.mean_of("xx"))
 
 
-@observable("second moment along <y>", symbol=r"m_{2,<y>}", unit="mm²")
+@observable("second moment along <y>", symbol=r"m_{2,<y>}", section="Width", unit="mm²")
 def second_moment_y(deposits: Deposits) -> FloatArray:
     """Energy-weighted variance of the second transverse coordinate."""
-    return np.maximum(deposits.mean_of("yy") - deposits.mean_of("y") ** 2, 0)
+    return _variance(deposits.mean_of("y"), deposits.mean_of("yy"))
 
 
-@observable("energy share of the first third of the depth", symbol=r"E_1/E_\mathrm{vis}")
+@observable(
+    "energy share of the first third of the depth", symbol=r"E_1/E_\mathrm{vis}", section="Depth"
+)
 def first_third(deposits: Deposits) -> FloatArray:
     """Share of layers 0 to L/3 (rounded down)."""
     return _third(deposits, 0)
 
 
-@observable("energy share of the second third of the depth", symbol=r"E_2/E_\mathrm{vis}")
+@observable(
+    "energy share of the second third of the depth", symbol=r"E_2/E_\mathrm{vis}", section="Depth"
+)
 def second_third(deposits: Deposits) -> FloatArray:
     """Share of layers L/3 to 2L/3 (rounded down)."""
     return _third(deposits, 1)
 
 
-@observable("energy share of the last third of the depth", symbol=r"E_3/E_\mathrm{vis}")
+@observable(
+    "energy share of the last third of the depth", symbol=r"E_3/E_\mathrm{vis}", section="Depth"
+)
 def last_third(deposits: Deposits) -> FloatArray:
     """Share of the layers from 2L/3 on (rounded down)."""
     return _third(deposits, 2)
 
 
 @observable(
-    "energy of layer", symbol=r"E_\mathrm{layer}", unit="MeV", scale="log", is_per_layer=True
+    "energy of layer",
+    symbol=r"E_\mathrm{layer}",
+    section="Depth",
+    unit="MeV",
+    scale="log",
+    is_per_layer=True,
 )
 def layer_energy(deposits: Deposits) -> FloatArray:
     """Sum of each layer's voxels."""
     return deposits.layer_energies
 
 
+def _variance(mean: FloatArray, mean_square: FloatArray) -> FloatArray:
+    # Rounding can leave a shower of one voxel slightly below zero.
+    variance: FloatArray = np.maximum(mean_square - mean**2, 0.0)
+    return variance
+
+
 def _third(deposits: Deposits, index: int) -> FloatArray:
     num_layers = deposits.grid.geometry.num_layers
     start, stop = index * num_layers // 3, (index + 1) * num_layers // 3
-    energies = deposits.layer_energies[:, start:stop].sum(axis=1)
+    energies: FloatArray = deposits.layer_energies[:, start:stop].sum(axis=1)
     return ratio(energies, deposits.visible_energy)
 
 

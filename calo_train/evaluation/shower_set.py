@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ import numpy.typing as npt
 from calo_train.showers.showers import Showers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from calo_train.geometry import Geometry
     from calo_train.showers.source import ShowerSource
 

@@ -6,8 +6,8 @@ bootstraps and slices in energy are selections of rows and need no second pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,13 @@ import numpy.typing as npt
 from calo_train.errors import DataError
 from calo_train.evaluation.deposits import Deposits, FloatArray, Grid, apply_threshold
 from calo_train.evaluation.observables import OBSERVABLES
-from calo_train.evaluation.shower_set import ShowerSet
 from calo_train.progress import Progress
-from calo_train.showers.showers import Showers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from calo_train.evaluation.shower_set import ShowerSet
+    from calo_train.showers.showers import Showers
 
 SPECTRUM_BINS = 49  # 50 logarithmic edges (2410.21611)
 NUM_EXAMPLES = 3
@@ -44,8 +48,8 @@ class ShowerHealth:
 class ShowerTable:
     """Columns (n,) or (n, k) of the valid showers of one set.
 
-    `profiles` maps an axis name or `radius` to (n, bins) MeV; `spectrum` holds counts (n, bins + 1),
-    the last column above the last edge; `positions` are the rows of the set that were kept.
+    `profiles` maps an axis name or `radius` to (n, bins) MeV; `spectrum` holds counts
+    (n, bins + 1), the last column above the last edge; `positions` are the rows that were kept.
     """
 
     incident_energy: FloatArray
@@ -72,7 +76,7 @@ class _Pieces:
 
 
 def voxel_range(showers: ShowerSet, threshold: float) -> tuple[float, float]:
-    """Give the smallest and largest voxel energy that the threshold keeps; (1, 1) where none is."""
+    """Give the smallest and largest voxel energy that the threshold keeps; (1, 1) without any."""
     low, high = np.inf, 0.0
     smallest = max(np.float32(threshold), np.finfo("f4").tiny)
     for block in showers.blocks():
@@ -122,7 +126,8 @@ def _valid_rows(block: Showers, health: ShowerHealth) -> npt.NDArray[np.bool_]:
     is_negative = is_finite & (block.energies.min(axis=1) < 0)
     health.num_non_finite += int(np.count_nonzero(~is_finite))
     health.num_negative += int(np.count_nonzero(is_negative))
-    return is_finite & ~is_negative
+    valid: npt.NDArray[np.bool_] = is_finite & ~is_negative
+    return valid
 
 
 def _require_valid(showers: ShowerSet, health: ShowerHealth) -> None:
@@ -158,7 +163,7 @@ def _append(
 
 
 def count_voxels(energies: npt.NDArray[np.float32], edges: FloatArray) -> npt.NDArray[np.int32]:
-    """Count each shower's voxels in bins [a, b), the last closed, then those above: (n, bins + 1)."""
+    """Count voxels a shower in bins [a, b), the last closed, and above: (n, bins + 1)."""
     num_columns = len(edges)
     rows, voxels = np.nonzero(energies)
     values = energies[rows, voxels].astype(np.float64)

@@ -119,10 +119,12 @@ class Sampler(ABC):
 class Family(ABC):
     """Hyperparameters of a family, as dataclass fields, and the answers that follow from them.
 
-    `parts_per_group` says how many parts of a stage one fit trains together; None means all.
+    `parts_per_group` says how many parts of a stage one fit trains together, None for all; `tile`
+    how many showers the sampler computes together.
     """
 
     parts_per_group: int | None
+    tile: int
 
     @abstractmethod
     def require_describable(self, geometry: Geometry, conditions: Sequence[str]) -> None:

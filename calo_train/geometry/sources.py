@@ -7,7 +7,7 @@ The yaml form is also what generators and native files carry, so `to_mapping` an
 from __future__ import annotations
 
 import math
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -51,26 +51,37 @@ def geometry_from_mapping(mapping: Mapping[str, Any], *, where: str = "geometry"
 
 
 def geometry_to_mapping(geometry: Geometry) -> dict[str, Any]:
-    """Give the yaml form of a geometry: plain numbers, text and lists only."""
+    """Give the yaml form of a geometry, plain numbers, text and lists only; short where layers
+    are equal and follow each other.
+    """
+    layers = geometry.layers
+    follow = all(a.depth + a.thickness == b.depth for a, b in pairwise(layers))
+    if follow and all(layer.axes == layers[0].axes for layer in layers):
+        return {
+            "name": geometry.name,
+            "axes": _axes_to_mapping(layers[0]),
+            "depth": layers[0].depth,
+            "layer_thicknesses": [layer.thickness for layer in layers],
+        }
     return {
         "name": geometry.name,
         "layers": [
-            {
-                "depth": layer.depth,
-                "thickness": layer.thickness,
-                "axes": [
-                    {
-                        "name": axis.name,
-                        "edges": list(axis.edges),
-                        "unit": axis.unit,
-                        "periodic": axis.is_periodic,
-                    }
-                    for axis in layer.axes
-                ],
-            }
-            for layer in geometry.layers
+            {"depth": layer.depth, "thickness": layer.thickness, "axes": _axes_to_mapping(layer)}
+            for layer in layers
         ],
     }
+
+
+def _axes_to_mapping(layer: Layer) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": axis.name,
+            "edges": list(axis.edges),
+            "unit": axis.unit,
+            "periodic": axis.is_periodic,
+        }
+        for axis in layer.axes
+    ]
 
 
 def geometry_from_xml(path: Path, particle: str, *, layer_thickness: float = 1.0) -> Geometry:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class SplineShape:
-    """What stays fixed of a spline: bins, half width of its square, smallest width, height, slope."""
+    """What stays fixed of a spline: bins, half width of its square, smallest sizes and slope."""
 
     num_bins: int
     tail_bound: float
@@ -43,41 +43,51 @@ class _Bin:
     slope_right: Tensor
 
 
-def spline_inverse(
-    values: Tensor, parameters: Tensor, shape: SplineShape
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Map base values (...) to features; parameters (3K - 1, ...).
+@dataclass(frozen=True)
+class InvertedSpline:
+    """Features of one inversion, and what else follows from it where it is asked for."""
 
-    Gives features, log|d feature / d value| and where the discriminant had to be clamped at zero,
-    which only rounding can cause.
-    """
+    features: Tensor
+    _theta: Tensor
+    _bin: _Bin
+    _slope: Tensor
+    _discriminant: Tensor
+    _is_inside: Tensor
+
+    def log_abs_det(self) -> Tensor:
+        """Give log|d feature / d value|, shaped like the values."""
+        log_slope = _log_slope(self._theta, self._bin, self._slope)
+        return torch.where(self._is_inside, -log_slope, 0.0)
+
+    def is_clamped(self) -> Tensor:
+        """Tell where the discriminant was negative and taken as zero; only rounding causes it."""
+        return (self._discriminant < 0) & self._is_inside
+
+
+def spline_inverse(values: Tensor, parameters: Tensor, shape: SplineShape) -> InvertedSpline:
+    """Map base values (...) to features (...); parameters (3K - 1, ...)."""
     inside = values.clamp(-shape.tail_bound, shape.tail_bound)
     chosen = _find_bin(inside, parameters, shape, by_height=True)
     slope = chosen.height / chosen.width
     excess = chosen.slope_left + chosen.slope_right - 2 * slope
     above = inside - chosen.left_y
-    a = above * excess + chosen.height * (slope - chosen.slope_left)
-    b = chosen.height * chosen.slope_left - above * excess
+    bent = above * excess
+    a = bent + chosen.height * (slope - chosen.slope_left)
+    b = chosen.height * chosen.slope_left - bent
     c = slope * above
     discriminant = b.square() + 4 * a * c
-    is_clamped = discriminant < 0
     # 2c / (b + sqrt) has no cancellation as a goes to 0; theta leaves [0, 1] by rounding only.
     root = torch.sqrt(discriminant.clamp_min(0.0))
     theta = (2 * c / (b + root)).clamp(0.0, 1.0)
-    features = chosen.left_x + theta * chosen.width
-    log_slope = _log_slope(theta, chosen, slope)
     is_inside = values.abs() <= shape.tail_bound
-    return (
-        torch.where(is_inside, features, values),
-        torch.where(is_inside, -log_slope, 0.0),
-        is_clamped & is_inside,
-    )
+    features = torch.where(is_inside, chosen.left_x + theta * chosen.width, values)
+    return InvertedSpline(features, theta, chosen, slope, discriminant, is_inside)
 
 
 def spline_forward(
     features: Tensor, parameters: Tensor, shape: SplineShape
 ) -> tuple[Tensor, Tensor]:
-    """Map features (...) to base values and give log|d value / d feature|; parameters (3K - 1, ...)."""
+    """Map features (...) to base values and give log|d value / d feature|."""
     inside = features.clamp(-shape.tail_bound, shape.tail_bound)
     chosen = _find_bin(inside, parameters, shape, by_height=False)
     slope = chosen.height / chosen.width

@@ -1,0 +1,231 @@
+"""calo-sample: draw showers from a trained generator into an HDF5 file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calo_train.cli.errors import log_to_stderr, run_command
+
+if TYPE_CHECKING:
+    from calo_train.families.generator import Generator
+    from calo_train.sampling.request import SampleRequest
+
+app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(help="A run folder or a generator folder.")],
+    number: Annotated[int | None, typer.Option("-n", "--number", help="Showers to draw.")] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(help="Incident energy: 50GeV, 10:100GeV (uniform) or log:1:1000GeV."),
+    ] = None,
+    polar_angle: Annotated[str | None, typer.Option(help="Such as 90deg or 60:90deg.")] = None,
+    azimuth: Annotated[str | None, typer.Option(help="Such as 0deg or -180:180deg.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Take the conditions of this file, row by row.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed; shower k depends on it and on k alone.")] = 0,
+    shard: Annotated[str, typer.Option(help="Draw piece i of n, from 0: i/n.")] = "0/1",
+    out: Annotated[Path | None, typer.Option(help="Output file [default: in RUN/samples].")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the output [default: the data set's].")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processes [default: all cores].")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Showers in flight at most; the result does not depend on it."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float64 (as published) or float32.")] = "float64",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    extrapolate: Annotated[
+        bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Draw showers from a trained generator.
+
+    The same request gives the same showers for every shard, batch size and number of threads; an
+    interrupted command goes on when it is run again.
+    """
+    laws = {"incident_energy": energy, "polar_angle": polar_angle, "azimuth": azimuth}
+
+    def command() -> None:
+        folder, generator = _open(run)
+        request = _request(generator, number, laws, like, seed, shard, extrapolate)
+        target = out or _default_path(run, request, energy, like)
+        from calo_train.sampling.draw import draw_to_file
+        from calo_train.sampling.tiles import available_cores
+
+        workers = threads or available_cores()
+        if batch_size is not None:
+            workers = min(workers, max(batch_size // generator.family.tile, 1))
+        drawn = draw_to_file(
+            generator,
+            folder,
+            request,
+            target.expanduser(),
+            num_workers=workers,
+            dtype=_dtype(dtype),
+            device=_device(device),
+            layout=layout,
+            is_forced=force,
+        )
+        if as_json:
+            print(json.dumps(drawn.as_mapping()))
+            return
+        _print_result(drawn, run, is_quiet=quiet)
+
+    with log_to_stderr(is_quiet=quiet, is_debug=debug):
+        raise typer.Exit(run_command(command, is_debug=debug))
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _open(run: Path) -> tuple[Path, Generator]:
+    """Open the generator of a run, or a generator folder itself."""
+    from calo_train.errors import DataError
+    from calo_train.families.generator import MANIFEST, load_generator
+    from calo_train.training.run_folder import missing_parts
+
+    folder = run.expanduser()
+    if (folder / MANIFEST).is_file():
+        return folder, load_generator(folder)
+    inside = folder / "generator"
+    if not (inside / MANIFEST).is_file() and (folder / "config.yaml").is_file():
+        missing = missing_parts(folder)
+        raise DataError(
+            f"this run is not finished: {len(missing)} parts are missing"
+            + (f" ({', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''})" if missing else ""),
+            where=str(folder),
+            do="run its calo-train command again; it goes on where it stopped",
+        )
+    return inside, load_generator(inside)
+
+
+def _request(
+    generator: Generator,
+    number: int | None,
+    laws: dict[str, str | None],
+    like: Path | None,
+    seed: int,
+    shard: str,
+    is_extrapolating: bool,
+) -> SampleRequest:
+    from calo_train.errors import UsageError
+    from calo_train.quantities import parse_spectrum
+    from calo_train.sampling.request import SampleRequest, parse_shard
+
+    dimensions = {"incident_energy": "energy", "polar_angle": "angle", "azimuth": "angle"}
+    parsed = {
+        name: parse_spectrum(text, dimensions[name], where=_flag(name))  # type: ignore[arg-type]
+        for name, text in laws.items()
+        if text is not None
+    }
+    given: dict[str, Any] = {}
+    if like is not None:
+        given = _conditions_of(like, generator)
+        parsed_twice = ", ".join(_flag(name) for name in parsed if name in given)
+        if parsed_twice:
+            raise UsageError(
+                f"{parsed_twice} and --like both give a condition", where="options", do="give one"
+            )
+        length = len(next(iter(given.values())))
+        number = length if number is None else number
+        if number > length:
+            raise UsageError(
+                f"-n {number} is more than the {length} rows of --like",
+                where=str(like),
+                do=f"give -n {length} or less",
+            )
+    if number is None:
+        raise UsageError("no number of showers", where="-n", do="give -n 1000, or --like FILE")
+    return SampleRequest(number, parsed, given, seed, parse_shard(shard), is_extrapolating)
+
+
+def _conditions_of(path: Path, generator: Generator) -> dict[str, Any]:
+    import numpy as np
+
+    from calo_train.showers.layouts import open_file
+
+    file = open_file(path.expanduser())
+    try:
+        columns = file.read_conditions(0, file.num_showers)
+    finally:
+        file.close()
+    return {
+        name: values.astype(np.float64)
+        for name, values in columns.items()
+        if name in generator.condition_names
+    }
+
+
+def _default_path(run: Path, request: SampleRequest, energy: str | None, like: Path | None) -> Path:
+    words = like.stem if like is not None else (energy or "all").replace(":", "-")
+    name = f"{request.num_showers}_{words}_seed{request.seed}"
+    if request.shard.count > 1:
+        name += f"_shard{request.shard.index}of{request.shard.count}"
+    base = run.expanduser()
+    has_samples = (base / "config.yaml").is_file()
+    return (base / "samples" if has_samples else Path.cwd()) / f"{name}.h5"
+
+
+def _print_result(drawn: Any, run: Path, *, is_quiet: bool) -> None:
+    from calo_train.quantities import format_duration
+
+    each = f", {1000 * drawn.seconds / drawn.num_showers:.3g} ms a shower" if drawn.num_showers else ""
+    print(f"{drawn.path}: {drawn.num_showers} showers ({format_duration(drawn.seconds)}{each})")
+    for note in drawn.notes:
+        print(f"note: {note}")
+    if not is_quiet:
+        print(f"next: calo-data info {quote(str(drawn.path))}\n      calo-eval {quote(str(run))}")
+
+
+def _flag(name: str) -> str:
+    return "--energy" if name == "incident_energy" else f"--{name.replace('_', '-')}"
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    from calo_train.errors import UsageError
+
+    if name not in ("float64", "float32"):
+        raise UsageError(f"dtype '{name}' is unknown", where="--dtype", do="use float64 or float32")
+    return getattr(torch, name)
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    from calo_train.errors import MachineError, UsageError
+
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"device '{name}' is unknown", where="--device", do="use cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MachineError(
+            "no GPU is visible",
+            where=f"--device cuda; torch {torch.__version__}",
+            do="sample with --device cpu, or check the driver and the torch build",
+        )
+    return torch.device(name)
+
+
+if __name__ == "__main__":
+    main()

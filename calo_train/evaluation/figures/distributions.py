@@ -1,0 +1,186 @@
+"""Histograms of shower observables, layer energies and the cell spectrum, with ratio panels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calo_train.evaluation.distances import Binning
+from calo_train.evaluation.figures.style import (
+    Column,
+    Curve,
+    FloatArray,
+    ReportFigure,
+    add_legend,
+    axis_label,
+    caption_tail,
+    draw_ratio,
+    draw_steps,
+    new_figure,
+    sample_curves,
+    write_header,
+)
+from calo_train.evaluation.observables import OBSERVABLES
+from calo_train.quantities import format_energy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from calo_train.evaluation.comparison import Evaluation
+    from calo_train.evaluation.table import ShowerTable
+
+_NUM_LAYER_PANELS = 6
+
+
+def observable_figure(evaluation: Evaluation, name: str, section: str) -> ReportFigure:
+    """Draw the distribution of one observable, normalised to 1 over all showers."""
+    observable = OBSERVABLES[name]
+    title = observable.in_words_of(evaluation.grid, observable.title)
+    symbol = observable.in_words_of(evaluation.grid, observable.symbol)
+    (binning,) = evaluation.binnings[name]
+    curves = sample_curves(
+        evaluation, lambda table: _shares(binning, table.observables[name], len(table))
+    )
+    figure = new_figure(6.2, 5.4)
+    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _draw_panel(main, ratio, binning, curves)
+    main.set_ylabel("share of showers per bin")
+    ratio.set_xlabel(axis_label(symbol, observable.unit))
+    write_header(main, evaluation)
+    add_legend(main)
+    return ReportFigure(
+        name=name,
+        title=title[0].upper() + title[1:],
+        section=section,
+        caption=f"Distribution of the {title}. {caption_tail(evaluation)}",
+        figure=figure,
+        numbers=bin_numbers(binning.edges, *curves),
+    )
+
+
+def layer_energies_figure(evaluation: Evaluation, section: str) -> ReportFigure:
+    """Draw the energy distributions of layers spread over the depth."""
+    binnings = evaluation.binnings["layer_energy"]
+    layers = np.unique(np.linspace(0, len(binnings) - 1, _NUM_LAYER_PANELS).round().astype(int))
+    num_columns = min(3, len(layers))
+    num_rows = int(np.ceil(len(layers) / num_columns))
+    figure = new_figure(3.6 * num_columns, 3.4 * num_rows)
+    panels = figure.subplots(
+        2 * num_rows, num_columns, height_ratios=(3, 1) * num_rows, squeeze=False
+    )
+    numbers: dict[str, list[FloatArray]] = {}
+    for panel, layer in enumerate(layers.tolist()):
+        row, column = divmod(panel, num_columns)
+        main, ratio = panels[2 * row, column], panels[2 * row + 1, column]
+        curves = _layer_curves(evaluation, binnings[layer], layer)
+        _draw_panel(main, ratio, binnings[layer], curves)
+        main.tick_params(labelbottom=False)
+        main.set_title(f"layer {layer}", loc="left", fontsize=11)
+        ratio.set_xlabel(axis_label(r"E_\mathrm{layer}", "MeV"))
+        if column == 0:
+            main.set_ylabel("share per bin")
+        else:
+            ratio.set_ylabel("")
+        for key, values in bin_numbers(binnings[layer].edges, *curves).items():
+            numbers.setdefault(key, []).append(np.asarray(values))
+        numbers.setdefault("layer", []).append(np.full(binnings[layer].num_bins, layer))
+    for axes in panels[:, :].ravel()[2 * num_columns * num_rows :]:
+        axes.set_visible(False)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    return ReportFigure(
+        name="layer_energies",
+        title="Layer energies",
+        section=section,
+        caption="Energy of single layers, spread over the depth; empty layers lie outside the "
+        f"logarithmic axis. {caption_tail(evaluation)}",
+        figure=figure,
+        numbers={key: np.concatenate(values) for key, values in numbers.items()},
+        is_wide=True,
+    )
+
+
+def spectrum_figure(evaluation: Evaluation, section: str) -> ReportFigure:
+    """Draw the spectrum of all cell energies above the threshold."""
+    binning = Binning(evaluation.spectrum_edges, is_log=True)
+    curves = sample_curves(evaluation, _spectrum)
+    figure = new_figure(6.2, 5.4)
+    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _draw_panel(main, ratio, binning, curves)
+    main.set_yscale("log")
+    positive = curves[0].values[curves[0].values > 0]
+    if len(positive):
+        main.set_ylim(positive.min() / 3, positive.max() * 3)
+    threshold = evaluation.settings.threshold
+    if threshold > 0:
+        for axes in (main, ratio):
+            axes.axvspan(threshold / 2, threshold, color="#f0e442", alpha=0.35, lw=0)
+            axes.axvline(threshold, color=curves[0].colour, ls="--", lw=1)
+        main.set_xlim(threshold / 1.6, None)
+        main.text(
+            threshold * 1.1, main.get_ylim()[0] * 1.5, f"threshold {format_energy(threshold)}",
+            rotation=90, va="bottom", fontsize=9,
+        )  # fmt: skip
+    main.set_ylabel("cells per shower and bin")
+    ratio.set_xlabel(axis_label(r"E_\mathrm{cell}", "MeV"))
+    write_header(main, evaluation)
+    add_legend(main, headroom=1.3)
+    return ReportFigure(
+        name="cell_energy_spectrum",
+        title="Cell energy spectrum",
+        section=section,
+        caption="Spectrum of all cell energies that the threshold keeps; the shaded part is below "
+        f"it. {caption_tail(evaluation)}",
+        figure=figure,
+        numbers=bin_numbers(binning.edges, *curves),
+    )
+
+
+def bin_numbers(edges: FloatArray, reference: Curve, samples: list[Curve]) -> dict[str, Column]:
+    """Give what a binned figure shows as columns."""
+    columns: dict[str, Column] = {
+        "bin_low": edges[:-1],
+        "bin_high": edges[1:],
+        "reference": reference.values,
+        "reference_error": reference.errors,
+    }
+    for curve in samples:
+        name = curve.label.rpartition(" (")[0]
+        columns |= {name: curve.values, f"{name} error": curve.errors}
+    return columns
+
+
+def _draw_panel(
+    main: Axes, ratio: Axes, binning: Binning, curves: tuple[Curve, list[Curve]]
+) -> None:
+    if binning.is_log:
+        main.set_xscale("log")
+        ratio.set_xscale("log")
+    draw_steps(main, binning.edges, *curves)
+    draw_ratio(ratio, binning.edges, *curves)
+    for axes in (main, ratio):
+        axes.set_xlim(binning.edges[0], binning.edges[-1])
+    main.set_ylim(bottom=0)
+
+
+def _layer_curves(
+    evaluation: Evaluation, binning: Binning, layer: int
+) -> tuple[Curve, list[Curve]]:
+    def make(table: Any) -> tuple[FloatArray, FloatArray]:
+        return _shares(binning, table.observables["layer_energy"][:, layer], len(table))
+
+    return sample_curves(evaluation, make)
+
+
+def _shares(
+    binning: Binning, values: FloatArray, num_showers: int
+) -> tuple[FloatArray, FloatArray]:
+    counts = binning.counts(values)
+    return counts / num_showers, np.sqrt(counts) / num_showers
+
+
+def _spectrum(table: ShowerTable) -> tuple[FloatArray, FloatArray]:
+    """Give mean cells per shower and bin; cells of one shower are not independent, showers are."""
+    counts = table.spectrum[:, :-1].astype(np.float64)
+    return counts.mean(axis=0), counts.std(axis=0) / np.sqrt(len(counts))

@@ -1,0 +1,173 @@
+"""Average and single showers as pictures: layer against transverse axis, beside the reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calo_train.evaluation.figures.style import (
+    Column,
+    FloatArray,
+    ReportFigure,
+    caption_tail,
+    new_figure,
+)
+from calo_train.quantities import format_energy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+
+    from calo_train.evaluation.comparison import Evaluation, SampleResult
+    from calo_train.evaluation.deposits import Profile
+
+_FAINT = 1e-4  # of the brightest bin: differences of fainter ones are not shown
+_DIFFERENCE_RANGE = 20.0  # per cent
+_DECADES = 4
+
+
+def average_shower_figure(
+    evaluation: Evaluation, result: SampleResult, section: str
+) -> ReportFigure:
+    """Draw the mean shower of reference and sample and their relative difference."""
+    profiles = [p for name, p in evaluation.grid.profiles.items() if name != "radius"]
+    figure = new_figure(11.0, 3.1 * len(profiles) + 0.3)
+    panels = figure.subplots(len(profiles), 3, squeeze=False)
+    numbers: dict[str, list[npt.NDArray[Any]]] = {}
+    for row, profile in zip(panels, profiles, strict=True):
+        reference = _project(evaluation, evaluation.reference_table.mean_energies, profile)
+        sample = _project(evaluation, result.table.mean_energies, profile)
+        highest = float(max(reference.max(), sample.max()))
+        for axes, image, title in (
+            (row[0], reference, "reference"),
+            (row[1], sample, result.showers.label),
+        ):
+            mesh = _draw_energies(axes, image, profile, highest)
+            axes.set_title(title, fontsize=11)
+            figure.colorbar(mesh, ax=axes, label="mean energy [MeV]", pad=0.02)
+        mesh = _draw_difference(row[2], reference, sample, profile)
+        row[2].set_title("difference", fontsize=11)
+        figure.colorbar(mesh, ax=row[2], label="(sample - reference) / reference [%]", pad=0.02)
+        row[0].set_ylabel(f"{profile.name} [{profile.unit}]")
+        _add_numbers(numbers, profile, reference, sample)
+    for axes in panels[-1]:
+        axes.set_xlabel("layer")
+    return ReportFigure(
+        name=f"average_shower{_suffix(evaluation, result)}",
+        title="Average shower" + _of(evaluation, result),
+        section=section,
+        caption="Mean energy per layer and cell, summed over the other transverse axis. "
+        f"{caption_tail(evaluation)}",
+        figure=figure,
+        numbers=_axis_columns(numbers, profiles),
+        is_wide=True,
+    )
+
+
+def single_showers_figure(
+    evaluation: Evaluation, result: SampleResult, section: str
+) -> ReportFigure:
+    """Draw the first showers of reference and sample side by side."""
+    profile = next(p for name, p in evaluation.grid.profiles.items() if name != "radius")
+    tables = (evaluation.reference_table, result.table)
+    num_columns = min(len(table.examples) for table in tables)
+    figure = new_figure(3.6 * num_columns + 0.8, 5.6)
+    panels = figure.subplots(2, num_columns, squeeze=False, sharex=True, sharey=True)
+    highest = max(_project(evaluation, s, profile).max() for t in tables for s in t.examples)
+    numbers: dict[str, list[npt.NDArray[Any]]] = {}
+    labels = ("reference", result.showers.label)
+    for row, table, label in zip(panels, tables, labels, strict=True):
+        for index, axes in enumerate(row):
+            image = _project(evaluation, table.examples[index], profile)
+            mesh = _draw_energies(axes, image, profile, float(highest))
+            energy = format_energy(float(f"{table.incident_energy[index]:.3g}"))
+            axes.set_title(f"{label}, {energy}", fontsize=10.5)
+            numbers.setdefault("shower", []).append(np.full(image.size, index))
+            numbers.setdefault("energy", []).append(image.ravel())
+            numbers.setdefault("is_reference", []).append(
+                np.full(image.size, label == "reference")
+            )
+        row[0].set_ylabel(f"{profile.name} [{profile.unit}]")
+    for axes in panels[-1]:
+        axes.set_xlabel("layer")
+    figure.colorbar(mesh, ax=panels, label="energy [MeV]", pad=0.01)
+    return ReportFigure(
+        name=f"single_showers{_suffix(evaluation, result)}",
+        title="Single showers" + _of(evaluation, result),
+        section=section,
+        caption=f"The first {num_columns} showers of either file, not chosen. "
+        f"{caption_tail(evaluation)}",
+        figure=figure,
+        numbers={key: np.concatenate(values) for key, values in numbers.items()},
+        is_wide=True,
+    )
+
+
+def _project(evaluation: Evaluation, energies: npt.ArrayLike, profile: Profile) -> FloatArray:
+    """Sum a shower (voxels,) to (bins, layers)."""
+    geometry = evaluation.reference.geometry
+    inside = profile.bin_of_voxel >= 0
+    target = profile.bin_of_voxel[inside] * geometry.num_layers + geometry.layer_of_voxel[inside]
+    sums = np.bincount(
+        target,
+        weights=np.asarray(energies, dtype=np.float64)[inside],
+        minlength=profile.num_bins * geometry.num_layers,
+    )
+    return np.asarray(sums, dtype=np.float64).reshape(profile.num_bins, geometry.num_layers)
+
+
+def _draw_energies(axes: Axes, image: FloatArray, profile: Profile, highest: float) -> QuadMesh:
+    from matplotlib.colors import LogNorm
+
+    norm = LogNorm(max(highest, 1e-9) / 10**_DECADES, max(highest, 1e-9))
+    edges = np.arange(image.shape[1] + 1) - 0.5
+    shown = np.ma.masked_less_equal(image, 0)
+    return axes.pcolormesh(edges, profile.edges, shown, norm=norm, cmap="viridis", rasterized=True)
+
+
+def _draw_difference(
+    axes: Axes, reference: FloatArray, sample: FloatArray, profile: Profile
+) -> QuadMesh:
+    edges = np.arange(reference.shape[1] + 1) - 0.5
+    faint = reference <= _FAINT * reference.max()
+    difference = 100 * (sample - reference) / np.where(faint, 1.0, reference)
+    axes.set_facecolor("#eeeeee")
+    return axes.pcolormesh(
+        edges, profile.edges, np.ma.masked_where(faint, difference), cmap="RdBu_r",
+        vmin=-_DIFFERENCE_RANGE, vmax=_DIFFERENCE_RANGE, rasterized=True,
+    )  # fmt: skip
+
+
+def _add_numbers(
+    numbers: dict[str, list[npt.NDArray[Any]]],
+    profile: Profile,
+    reference: FloatArray,
+    sample: FloatArray,
+) -> None:
+    bins, layers = np.indices(reference.shape)
+    columns = {
+        "bin_low": profile.edges[:-1][bins.ravel()],
+        "layer": layers.ravel(),
+        "reference": reference.ravel(),
+        "sample": sample.ravel(),
+    }
+    for key, values in columns.items():
+        numbers.setdefault(key, []).append(values)
+
+
+def _axis_columns(
+    numbers: dict[str, list[npt.NDArray[Any]]], profiles: list[Profile]
+) -> dict[str, Column]:
+    lengths = [len(piece) for piece in numbers["layer"]]
+    names: Column = np.repeat([profile.name for profile in profiles], lengths)
+    return {"axis": names} | {key: np.concatenate(values) for key, values in numbers.items()}
+
+
+def _suffix(evaluation: Evaluation, result: SampleResult) -> str:
+    return f"_{evaluation.samples.index(result) + 1}" if len(evaluation.samples) > 1 else ""
+
+
+def _of(evaluation: Evaluation, result: SampleResult) -> str:
+    return f", {result.showers.label}" if len(evaluation.samples) > 1 else ""

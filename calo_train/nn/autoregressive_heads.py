@@ -1,0 +1,89 @@
+"""What an autoregressive transform does to one feature once its parameters are known."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from calo_train.errors import UsageError
+from calo_train.nn.spline import SplineShape, spline_inverse
+
+if TYPE_CHECKING:
+    from nflows.transforms import (
+        MaskedAffineAutoregressiveTransform,
+        MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+    )
+
+SUPPORTED = (
+    "masked affine and rational-quadratic (linear tails) autoregressive transforms, permutations, "
+    "and compositions or flows of them"
+)
+
+
+class Head(ABC):
+    """The inverse of the map of one feature."""
+
+    output_scale: Tensor | None = None  # (outputs,) factors on the parameters of every feature
+
+    @abstractmethod
+    def invert(self, value: Tensor, parameters: Tensor, log_abs_det: Tensor | None) -> Tensor:
+        """Map base values (n,) to features (n,) with parameters (outputs, n).
+
+        Adds log|d feature / d value| to `log_abs_det` (n,) where it is wanted.
+        """
+
+
+class SplineHead(Head):
+    """Rational-quadratic splines with linear tails."""
+
+    def __init__(self, transform: MaskedPiecewiseRationalQuadraticAutoregressiveTransform) -> None:
+        if transform.tails != "linear":
+            raise unsupported(transform, f"its splines have tails={transform.tails}, not linear")
+        self._shape = SplineShape(
+            transform.num_bins,
+            float(transform.tail_bound),
+            transform.min_bin_width,
+            transform.min_bin_height,
+            transform.min_derivative,
+        )
+        net = transform.autoregressive_net
+        # nflows scales widths and heights down where the net tells its width; its own MADE does
+        # not, but one that was patched to tell it was also trained so.
+        if hasattr(net, "hidden_features"):
+            self.output_scale = torch.ones(self._shape.num_parameters, dtype=torch.float64)
+            self.output_scale[: 2 * transform.num_bins] /= math.sqrt(net.hidden_features)
+
+    def invert(self, value: Tensor, parameters: Tensor, log_abs_det: Tensor | None) -> Tensor:
+        """Solve the quadratic of the bin that each value fell into."""
+        solved = spline_inverse(value, parameters, self._shape)
+        if log_abs_det is not None:
+            log_abs_det += solved.log_abs_det()
+        return solved.features
+
+
+class AffineHead(Head):
+    """x = (z - shift) / scale with scale = softplus(raw) + epsilon."""
+
+    def __init__(self, transform: MaskedAffineAutoregressiveTransform) -> None:
+        self._epsilon = float(transform._epsilon)
+
+    def invert(self, value: Tensor, parameters: Tensor, log_abs_det: Tensor | None) -> Tensor:
+        """Undo scale and shift."""
+        scale = functional.softplus(parameters[0]) + self._epsilon
+        if log_abs_det is not None:
+            log_abs_det -= torch.log(scale)
+        return (value - parameters[1]) / scale
+
+
+def unsupported(transform: object, reason: str) -> UsageError:
+    """Describe a transform that cannot be walked through."""
+    return UsageError(
+        f"{type(transform).__name__} cannot be inverted incrementally: {reason}",
+        where="incremental inverse",
+        do=f"supported are {SUPPORTED}",
+    )
