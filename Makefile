@@ -55,7 +55,7 @@ bench: $(READY) ## measure speed beside peers; results go to benchmarks/results
 
 browser-test: $(READY) ## open the report in Chromium (needs chromium and chromedriver)
 	$(PIP) -e ".[dev,browser]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q browser_tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser/report_in_browser.py
 
 wheel: $(READY) ## build dist/*.whl
 	$(BIN)/python -m hatchling build -t wheel -d dist

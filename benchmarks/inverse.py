@@ -16,22 +16,26 @@ difference between CPU and wall time.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from nflows.flows import Flow
 from torch import Tensor
 
 from calo_train.nn.flows import MaskedSplineFlow
 from calo_train.nn.incremental_inverse import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nflows.flows import Flow
 
 FEATURES, CONTEXT, NUM_MADES = 100, 64, 4
 STIRRED = 0.03
@@ -83,7 +87,7 @@ def measure(flow: Flow, batch: int, dtype: torch.dtype, rounds: int) -> dict[str
     base_noise = torch.randn(batch, FEATURES, generator=random, dtype=torch.float64)
     context = torch.randn(batch, CONTEXT, generator=random, dtype=torch.float64)
     exact = pack(flow).inverse(base_noise, context)
-    flow = flow.to(dtype)
+    flow = copy.deepcopy(flow).to(dtype)
     base_noise, context = base_noise.to(dtype), context.to(dtype)
     packed = pack(flow)
     ours = packed.inverse(base_noise, context)
@@ -94,7 +98,6 @@ def measure(flow: Flow, batch: int, dtype: torch.dtype, rounds: int) -> dict[str
     for _ in range(rounds):
         theirs.append(clock(lambda: nflows_passes(flow, base_noise, context)))
         mine.append(clock(lambda: packed.inverse(base_noise, context)))
-    flow.double()
     nflows, incremental = medians(theirs, FEATURES / NUM_PASSES), medians(mine, 1.0)
     return {
         "batch": batch,

@@ -140,7 +140,7 @@ def compare(num_showers: int, products: list[int], threads: int) -> dict[str, An
             "epochs": rows,
             "machine": {
                 "cores": os.cpu_count(),
-                "cpu": platform.processor(),
+                "cpu": platform.machine(),
                 "os": platform.system(),
             },
             "versions": {

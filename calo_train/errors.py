@@ -24,8 +24,17 @@ class CaloTrainError(Exception):
         self.where = where
         self.do = do
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default would call the class with positional arguments when a worker's error is
+        # unpickled.
+        return _rebuilt, (type(self), self.what, self.where, self.do)
+
     def __str__(self) -> str:
         return f"{self.what}\n  where: {self.where}\n  do:    {self.do}"
+
+
+def _rebuilt(kind: type[CaloTrainError], what: str, where: str, do: str) -> CaloTrainError:
+    return kind(what, where=where, do=do)
 
 
 class UsageError(CaloTrainError):

@@ -15,8 +15,15 @@ from calo_train import __version__
 from calo_train.evaluation.floor import Metric, verdict_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from calo_train.evaluation.classifier import ClassifierResult
-    from calo_train.evaluation.comparison import Evaluation, ObservableResult, SampleResult
+    from calo_train.evaluation.results import (
+        Evaluation,
+        ObservableResult,
+        SampleResult,
+        Settings,
+    )
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.evaluation.table import ShowerTable
 
@@ -39,18 +46,41 @@ def metrics_of(evaluation: Evaluation) -> dict[str, Any]:
             "num_layers": geometry.num_layers,
             "num_voxels": geometry.num_voxels,
         },
-        "settings": {
-            "threshold": settings.threshold,
-            "seed": settings.seed,
-            "repetitions": settings.repetitions,
-            "matched_showers": evaluation.size,
-            "classifier": asdict(settings.protocol) | {"hidden": list(settings.protocol.hidden)},
-        },
+        "settings": _settings_of(settings) | {"matched_showers": evaluation.size},
         "reference": _set_of(evaluation.reference, evaluation.reference_table),
         "samples": [_sample_of(sample) for sample in evaluation.samples],
         "warnings": list(evaluation.warnings),
         "versions": _versions(),
         "durations": {name: round(value, 3) for name, value in evaluation.durations.items()},
+    }
+
+
+def planned_inputs(
+    samples: Sequence[ShowerSet], reference: ShowerSet, settings: Settings
+) -> dict[str, Any]:
+    """Give the part of `metrics_of` that is known before any work: inputs and settings."""
+    return {
+        "settings": _settings_of(settings),
+        "reference": _names_of(reference),
+        "samples": [_names_of(sample) for sample in samples],
+    }
+
+
+def _settings_of(settings: Settings) -> dict[str, Any]:
+    protocol = asdict(settings.protocol) | {"hidden": list(settings.protocol.hidden)}
+    return {
+        "threshold": settings.threshold,
+        "seed": settings.seed,
+        "repetitions": settings.repetitions,
+        "classifier": protocol,
+    }
+
+
+def _names_of(showers: ShowerSet) -> dict[str, Any]:
+    return {
+        "label": showers.label,
+        "files": list(showers.file_names),
+        "fingerprint": showers.fingerprint(),
     }
 
 
@@ -70,9 +100,7 @@ def _sample_of(result: SampleResult) -> dict[str, Any]:
 
 def _set_of(showers: ShowerSet, table: ShowerTable) -> dict[str, Any]:
     return {
-        "label": showers.label,
-        "files": list(showers.file_names),
-        "fingerprint": showers.fingerprint(),
+        **_names_of(showers),
         "num_showers": table.health.num_read,
         "num_evaluated": len(table),
         "num_non_finite": table.health.num_non_finite,

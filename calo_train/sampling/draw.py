@@ -1,57 +1,66 @@
 """Draw a request to a file that survives kills and appears under its name only when complete.
 
-Each finished tile is stored by an atomic rename in a folder beside the target; a killed command
-finds them and draws only the rest. At the end they are written in order to one file of the data
-set's layout. An HDF5 file that is appended to tile by tile would be lost with a kill between two
-of its own writes.
+Each finished tile is stored in a folder beside the target; a killed command finds them and draws
+only the rest. At the end they are written in order to one file of the data set's layout. An HDF5
+file that is appended to tile by tile would be lost with a kill between two of its own writes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from calo_train import __version__
-from calo_train.atomic_files import (
-    machine_error,
-    replacing,
-    require_free_space,
-    require_writable,
-    write_text,
-)
-from calo_train.errors import Interrupted, Stopped, UsageError
-from calo_train.families.generator import Generator
+from calo_train.atomic_files import replacing, require_free_space, require_writable
+from calo_train.errors import Interrupted, MachineError, Stopped, UsageError
 from calo_train.families.targets import family_name
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.progress import Progress
-from calo_train.sampling.request import SampleRequest, require_conditions
-from calo_train.sampling.tiles import Tile, draw_tiles, tile_numbers
+from calo_train.sampling.request import conditions_outside, require_conditions
+from calo_train.sampling.tile_store import TileStore, owned_store
+from calo_train.sampling.tiles import (
+    STOP_SIGNALS,
+    Computing,
+    draw_tiles,
+    rows_of_tile,
+    tile_numbers,
+)
 from calo_train.showers.layouts import create_showers
 from calo_train.showers.showers import Showers
 
-_COMPRESSED = 0.25  # stored over decoded size of sparse showers, at most
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+    from types import FrameType
+
+    from calo_train.families.generator import Generator
+    from calo_train.sampling.request import SampleRequest
+
+# Stored bytes of a decoded byte, twice: mask and hits of the tiles, gzip in the file. Showers with
+# a tenth of their voxels hit need 0.3 in all; an untrained generator hits them all.
+_STORED = 0.4
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was written."""
+    """What was written; repairs count values that left what the family can represent."""
 
     path: Path
     num_showers: int
+    num_resumed: int  # showers that an earlier, interrupted call had drawn
     seconds: float
+    repairs: dict[str, int]
     notes: tuple[str, ...]
 
     def as_mapping(self) -> dict[str, Any]:
@@ -65,21 +74,46 @@ def draw_to_file(
     request: SampleRequest,
     out: Path,
     *,
-    num_workers: int = 1,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | None = None,
+    computing: Computing | None = None,
     layout: str | None = None,
     is_forced: bool = False,
     attributes: Mapping[str, Any] | None = None,
 ) -> Drawn:
     """Draw the shard of a request to `out`; `folder` is where the generator lies.
 
-    Goes on where an interrupted call of the same request stopped. Raises UsageError when `out`
-    exists and is not forced, Stopped or Interrupted on a signal.
+    Goes on where an interrupted call of the same request stopped. `attributes` are added to the
+    file's. Raises UsageError when `out` exists and is not forced, Stopped or Interrupted on a
+    signal.
     """
     started = time.monotonic()
-    device = device or torch.device("cpu")
-    notes = (*generator.notes, *require_conditions(request, generator))
+    computing = computing or Computing()
+    require_conditions(request, generator)
+    outside = conditions_outside(request, generator)
+    notes = (*generator.notes, *(f"extrapolated: {words}" for words in outside))
+    provenance = {
+        **_provenance(generator, request, computing),
+        "is_extrapolated": bool(outside),
+        "notes": "\n".join(notes),
+        **(attributes or {}),
+    }
+    _require_target(out, is_forced=is_forced)
+    identity = _identity(generator, request, computing)
+    with owned_store(out, identity) as store, _stopping(out) as check:
+        num_resumed = _draw_missing(generator, folder, request, store, computing, check)
+        repairs = _assemble(
+            generator, request, store, out, layout or generator.layout, provenance, check
+        )
+        store.remove()
+    first, end = request.rows
+    seconds = time.monotonic() - started
+    return Drawn(out, end - first, num_resumed, seconds, repairs, notes)
+
+
+def _require_target(out: Path, *, is_forced: bool) -> None:
+    if out.is_dir():
+        raise UsageError(
+            "the output is a folder", where=str(out), do="give the name of a file in it"
+        )
     if out.exists() and not is_forced:
         raise UsageError(
             "the output exists already",
@@ -87,126 +121,84 @@ def draw_to_file(
             do="give another --out, or --force, which replaces it",
         )
     require_writable(out.parent)
-    first, end = request.rows
-    size = (end - first) * generator.geometry.num_voxels * 4
-    require_free_space(out.parent, int(2 * _COMPRESSED * size), purpose=f"{end - first} showers")
-    store = _TileStore(out, _identity(generator, request, dtype, device))
-    sampler_tile = generator.family.tile
-    numbers = list(tile_numbers(request, sampler_tile))
+
+
+def _draw_missing(
+    generator: Generator,
+    folder: Path,
+    request: SampleRequest,
+    store: TileStore,
+    computing: Computing,
+    check: Callable[[], None],
+) -> int:
+    """Draw all tiles that are not stored yet; give how many showers were."""
+    tile = generator.family.tile
+    numbers = tile_numbers(request, tile)
     left = [number for number in numbers if not store.has(number)]
-    if len(left) < len(numbers):
-        _log.info("going on: %d of %d tiles are drawn", len(numbers) - len(left), len(numbers))
-    with Progress("sampling", end - first, unit="showers") as progress, _stopping(out) as check:
-        progress.skip((len(numbers) - len(left)) * sampler_tile)
-        tiles = draw_tiles(
-            generator, folder, request, left, num_workers=num_workers, dtype=dtype, device=device
-        )
-        for tile in tiles:
-            store.save(tile)
-            progress.advance(len(tile.energies))
+    first, end = request.rows
+    num_left = sum(rows_of_tile(request, tile, number) for number in left)
+    num_stored = end - first - num_left
+    if num_stored:
+        _log.info("going on: %d of %d showers are drawn", num_stored, end - first)
+    needed = _STORED * 4 * generator.geometry.num_voxels * num_left
+    require_free_space(store.folder.parent, int(needed), purpose=f"{num_left} showers")
+    with Progress("sampling", end - first, unit="showers") as progress:
+        progress.skip(num_stored)
+        drawing = draw_tiles(generator, folder, request, store, left, computing)
+        try:
+            with closing(drawing):
+                for num_rows in drawing:
+                    progress.advance(num_rows)
+                    check()
+        except BrokenProcessPool as error:
             check()
-    repairs = _assemble(
-        generator,
-        request,
-        store,
-        numbers,
-        out,
-        layout or generator.layout,
-        {**_provenance(generator, request, dtype, device, notes), **(attributes or {})},
-    )
-    store.remove()
-    for name, count in repairs.items():
-        _log.debug("%s: %d", name, count)
-    return Drawn(out, end - first, time.monotonic() - started, notes)
+            raise MachineError(
+                "a worker process was killed; the tiles so far are kept",
+                where=f"{computing.num_workers} workers; most often the memory is full",
+                do="run the same command with fewer --threads; it goes on where it stopped",
+            ) from error
+    return num_stored
 
 
 def _assemble(
     generator: Generator,
     request: SampleRequest,
-    store: _TileStore,
-    numbers: list[int],
+    store: TileStore,
     out: Path,
     layout: str,
-    attributes: dict[str, Any],
+    attributes: Mapping[str, Any],
+    check: Callable[[], None],
 ) -> dict[str, int]:
     """Write all tiles in order under a temporary name, then rename; give the repair counts."""
     repairs: dict[str, int] = {}
     names = generator.condition_names
-    with replacing(out) as temporary:
-        with create_showers(
+    with (
+        replacing(out) as temporary,
+        create_showers(
             temporary, layout, generator.geometry, attributes=attributes, condition_names=names
-        ) as writer:
-            for number in numbers:
-                tile = store.load(number)
-                conditions = request.conditions(tile.first, len(tile.energies))
-                columns = {name: conditions[name].astype(np.float32) for name in names}
-                writer.append(Showers(tile.energies, columns, generator.geometry))
-                for name, count in tile.repairs.items():
-                    repairs[name] = repairs.get(name, 0) + count
-            writer.set_attributes(
-                {f"repaired_{name}": count for name, count in repairs.items()}
-            )
+        ) as writer,
+    ):
+        for number in tile_numbers(request, generator.family.tile):
+            tile = store.load(number)
+            conditions = request.conditions(tile.first, len(tile.energies))
+            columns = {name: conditions[name].astype(np.float32) for name in names}
+            writer.append(Showers(tile.energies, columns, generator.geometry))
+            for name, count in tile.repairs.items():
+                repairs[name] = repairs.get(name, 0) + count
+            check()
+        writer.set_attributes({f"repaired_{name}": count for name, count in repairs.items()})
     return repairs
 
 
-class _TileStore:
-    """Finished tiles of one request, in a folder beside its output."""
-
-    def __init__(self, out: Path, identity: str) -> None:
-        self._folder = out.with_name(f".{out.name}.tiles")
-        request = self._folder / "request.json"
-        if self._folder.exists() and not _same(request, identity):
-            _log.info("tiles of another request were left beside %s; they are dropped", out.name)
-            shutil.rmtree(self._folder)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise machine_error(error, self._folder) from error
-        write_text(request, identity)
-
-    def has(self, number: int) -> bool:
-        return self._path(number).is_file()
-
-    def save(self, tile: Tile) -> None:
-        names = sorted(tile.repairs)
-        with replacing(self._path(tile.number)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                energies=tile.energies,
-                first=tile.first,
-                names=np.array(names, dtype=str),
-                counts=np.array([tile.repairs[name] for name in names], dtype=np.int64),
-            )
-
-    def load(self, number: int) -> Tile:
-        with np.load(self._path(number), allow_pickle=False) as stored:
-            repairs = dict(zip(stored["names"].tolist(), stored["counts"].tolist(), strict=True))
-            return Tile(number, int(stored["first"]), stored["energies"], repairs)
-
-    def remove(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:09d}.npz"
-
-
-def _same(path: Path, identity: str) -> bool:
-    return path.is_file() and path.read_text(encoding="utf-8") == identity
-
-
-def _identity(
-    generator: Generator, request: SampleRequest, dtype: torch.dtype, device: torch.device
-) -> str:
+def _identity(generator: Generator, request: SampleRequest, computing: Computing) -> str:
+    """Give what the bits of a tile depend on."""
     shard = f"{request.shard.index}/{request.shard.count}"
-    return f"{generator.fingerprint} {request.as_text()} {shard} {dtype} {device.type}"
+    place = f"{computing.dtype} {computing.device.type} torch {torch.__version__}"
+    return f"{generator.fingerprint} {request.as_text()} {shard} {place}"
 
 
 def _provenance(
-    generator: Generator,
-    request: SampleRequest,
-    dtype: torch.dtype,
-    device: torch.device,
-    notes: tuple[str, ...],
+    generator: Generator, request: SampleRequest, computing: Computing
 ) -> dict[str, Any]:
     return {
         "generator": f"calo-train {__version__} {family_name(generator.family)}",
@@ -217,16 +209,15 @@ def _provenance(
         "seed": request.seed,
         "shard": f"{request.shard.index}/{request.shard.count}",
         "tile": generator.family.tile,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": device.type,
+        "dtype": str(computing.dtype).removeprefix("torch."),
+        "device": computing.device.type,
         "torch_version": str(torch.__version__),
         "sampled_geometry": json.dumps(geometry_to_mapping(generator.geometry)),
-        "notes": "\n".join(notes),
     }
 
 
 @contextmanager
-def _stopping(out: Path) -> Iterator[Any]:
+def _stopping(out: Path) -> Iterator[Callable[[], None]]:
     """Turn signals into an orderly end after the tile in hand; a second one leaves at once."""
     caught: list[signal.Signals] = []
 
@@ -245,8 +236,10 @@ def _stopping(out: Path) -> Iterator[Any]:
             do="run the same command again; it goes on where it stopped",
         )
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, remember) for number in numbers}
+    if threading.current_thread() is not threading.main_thread():
+        yield check  # only a main thread may handle signals
+        return
+    before = {number: signal.signal(number, remember) for number in STOP_SIGNALS}
     try:
         yield check
     finally:

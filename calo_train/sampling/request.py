@@ -61,15 +61,21 @@ class SampleRequest:
         return self.shard.rows(self.num_showers)
 
     def conditions(self, first: int, count: int) -> dict[str, FloatArray]:
-        """Give the conditions of showers first .. first + count; beyond the end the last given."""
+        """Give the conditions of showers first .. first + count; beyond the end the last given.
+
+        They are rounded to float32, so that what a file stores is what its showers were drawn at.
+        """
         names = sorted({*self.laws, *self.given})
         uniform = uniforms(self.seed, first, count, len(names), purpose=CONDITIONS)
         index = np.minimum(np.arange(first, first + count), max(self.num_showers - 1, 0))
-        return {
+        exact = {
             name: self.given[name][index]
             if name in self.given
             else _quantiles(self.laws[name], uniform[:, column])
             for column, name in enumerate(names)
+        }
+        return {
+            name: values.astype(np.float32).astype(np.float64) for name, values in exact.items()
         }
 
     def describe(self) -> dict[str, Any]:
@@ -101,15 +107,20 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(match.group(1)), int(match.group(2)))
 
 
-def require_conditions(request: SampleRequest, generator: Generator) -> tuple[str, ...]:
-    """Check the request's conditions against the generator; give notes for the file.
+def trained_laws(generator: Generator) -> dict[str, Spectrum]:
+    """Give the laws of a request that names no condition: uniform over the trained domain."""
+    ranges = generator.statistics.condition_range
+    return {name: Spectrum(*ranges[name]) for name in generator.condition_names}
 
-    Missing and unknown conditions, and values outside the trained domain, are UsageErrors; the
-    last only becomes a note when the request extrapolates.
+
+def require_conditions(request: SampleRequest, generator: Generator) -> None:
+    """Raise UsageError for missing or unknown conditions, or such outside the trained domain.
+
+    The domain may be left by a request that extrapolates.
     """
     wanted = generator.condition_names
     offered = {*request.laws, *request.given}
-    for name in offered - set(wanted):
+    for name in sorted(offered - set(wanted)):
         raise UsageError(
             f"this generator has no condition '{name}'",
             where=f"conditions: {', '.join(wanted)}",
@@ -122,37 +133,44 @@ def require_conditions(request: SampleRequest, generator: Generator) -> tuple[st
             where=f"conditions of the generator: {', '.join(wanted)}",
             do="give it, such as --energy 50GeV, or take all from a file with --like FILE",
         )
-    notes = []
     for name in wanted:
-        outside = _outside(request, generator, name)
-        if outside is None:
-            continue
-        if not request.is_extrapolating:
+        low, _ = _extremes(request, name)
+        if name == "incident_energy" and not low > 0:
             raise UsageError(
-                f"{name} is {outside}",
+                f"the incident energy {format_energy(low)} is not above zero",
                 where="conditions of the request",
-                do="stay inside, or add --extrapolate, which marks the file",
+                do="give energies above zero",
             )
-        notes.append(f"extrapolated: {name} is {outside}")
-    return tuple(notes)
+    outside = conditions_outside(request, generator)
+    if outside and not request.is_extrapolating:
+        raise UsageError(
+            "; ".join(outside),
+            where="conditions of the request",
+            do="stay inside, or add --extrapolate, which marks the file",
+        )
 
 
-def _outside(request: SampleRequest, generator: Generator, name: str) -> str | None:
-    low, high = generator.statistics.condition_range[name]
-    slack = _DOMAIN_SLACK * (high - low)
+def conditions_outside(request: SampleRequest, generator: Generator) -> tuple[str, ...]:
+    """Say for each condition that leaves the trained domain how it does."""
+    found = []
+    for name in generator.condition_names:
+        low, high = generator.statistics.condition_range[name]
+        slack = _DOMAIN_SLACK * (high - low)
+        ends = _extremes(request, name)
+        if low - slack <= ends[0] and ends[1] <= high + slack:
+            continue
+        words = format_energy if name == "incident_energy" else "{:g} rad".format
+        found.append(
+            f"{name} is {words(ends[0])} to {words(ends[1])}, outside the trained "
+            f"{words(low)} to {words(high)}"
+        )
+    return tuple(found)
+
+
+def _extremes(request: SampleRequest, name: str) -> tuple[float, float]:
     if name in request.laws:
-        law = request.laws[name]
-        ends = (law.low, law.high)
-    elif len(request.given[name]):
-        ends = (float(request.given[name].min()), float(request.given[name].max()))
-    else:
-        return None
-    if low - slack <= ends[0] and ends[1] <= high + slack:
-        return None
-    words = format_energy if name == "incident_energy" else "{:g} rad".format
-    return (
-        f"{words(ends[0])} to {words(ends[1])}, outside the trained {words(low)} to {words(high)}"
-    )
+        return request.laws[name].low, request.laws[name].high
+    return float(request.given[name].min()), float(request.given[name].max())
 
 
 def _quantiles(law: Spectrum, uniform: FloatArray) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,6 +52,21 @@ def test_mapping_and_back_is_the_same_detector(geometry: Geometry) -> None:
     found = geometry_from_mapping(json.loads(json.dumps(geometry_to_mapping(geometry))))
     assert found.layers == geometry.layers
     assert found.name == geometry.name
+
+
+@given(
+    axes=st.tuples(axes, axes), thicknesses=st.lists(st.floats(0.1, 10), min_size=1, max_size=6)
+)
+def test_equal_layers_that_follow_each_other_are_written_once(
+    axes: tuple[Axis, Axis], thicknesses: list[float]
+) -> None:
+    ends = list(accumulate(thicknesses, initial=3.0))
+    stack = Geometry(
+        "stack", tuple(Layer(axes, *end) for end in zip(ends, thicknesses, strict=False))
+    )
+    mapping = geometry_to_mapping(stack)
+    assert "layers" not in mapping
+    assert geometry_from_mapping(mapping).layers == stack.layers
 
 
 def test_one_grid_for_all_layers() -> None:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 CHECKOUT = Path(__file__).parents[2]
 FROZEN = Path(__file__).with_name("interface.txt")
-# What a group's choice decides for itself: axes of a detector, settings of a family.
-_OPEN_KEYS = ("dataset.geometry.", "dataset.crop.", "model.")
+_DETECTOR_KEYS = ("dataset.geometry.", "dataset.crop.")  # axes and edges: data, not words
 
 
 def command_modules() -> dict[str, str]:
@@ -51,8 +50,9 @@ def _typer_lines(command: str, app: Any) -> Iterator[str]:
 def _click_lines(prefix: str, command: Any) -> Iterator[str]:
     for parameter in command.params:
         is_option = parameter.param_type_name == "option"
-        words = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.name]
-        yield from (f"{prefix} {word if is_option else word.upper()}" for word in words)
+        argument = (parameter.metavar or parameter.name).rstrip(".").upper()
+        words = [*parameter.opts, *parameter.secondary_opts] if is_option else [argument]
+        yield from (f"{prefix} {word}" for word in words)
     for name, inner in getattr(command, "commands", {}).items():
         yield f"{prefix} {name}"
         yield from _click_lines(f"{prefix} {name}", inner)
@@ -65,7 +65,7 @@ def _training_words(module: Any) -> Iterator[str]:
     yield from re.findall(r"(?<![\w-])--?[a-z][\w-]*", module.USAGE)
     for group, choices in config_groups().items():
         yield from (f"{group}={choice}" for choice in choices)
-    yield from (key for key in _keys(compose_config([])) if not key.startswith(_OPEN_KEYS))
+    yield from (key for key in _keys(compose_config([])) if not key.startswith(_DETECTOR_KEYS))
     yield from (f"logger.{key}" for key in compose_config(["logger=wandb"])["logger"])
 
 

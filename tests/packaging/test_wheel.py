@@ -113,7 +113,11 @@ def test_installed_wheel_lists_its_config_groups(python: Path, tmp_path: Path) -
 
 
 def test_installed_wheel_reads_the_embedded_showers(python: Path, tmp_path: Path) -> None:
-    shown = run_in(tmp_path, python, "-m", "calo_train.cli.data", "info", "embedded")
+    asked = (
+        "from calo_train.showers.paths import embedded_file; print(embedded_file('ild_sample.h5'))"
+    )
+    embedded = run_in(tmp_path, python, "-c", asked).stdout.strip()
+    shown = run_in(tmp_path, python, "-m", "calo_train.cli.data", "info", embedded)
     assert shown.returncode == 0, shown.stderr
     assert "3100" in shown.stdout
 

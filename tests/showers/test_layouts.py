@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
@@ -14,12 +18,11 @@ from shower_files import DETECTORS, cartesian, polar, random_showers, write
 
 from calo_train.errors import DataError, MachineError
 from calo_train.geometry import geometry_from_mapping
-from calo_train.showers.layouts import create_showers, open_file, reopen_showers
+from calo_train.showers.layouts import create_showers, open_file
 from calo_train.showers.paths import embedded_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 # MeV are written as GeV and read back: two roundings of float32.
 UNIT_RTOL = 2.0**-22
@@ -92,18 +95,6 @@ def test_native_file_written_by_hand_as_documented(tmp_path: Path) -> None:
     assert opened.condition_names == ("incident_energy", "polar_angle")
 
 
-def test_appending_goes_on_after_the_last_whole_block(tmp_path: Path) -> None:
-    showers = random_showers(cartesian(), 90)
-    path = tmp_path / "showers.h5"
-    with create_showers(path, "getting_high", cartesian(), attributes={}) as writer:
-        writer.append(showers.rows(slice(0, 50)))
-    with reopen_showers(path, "getting_high", cartesian()) as writer:
-        writer.truncate(40)
-        writer.append(showers.rows(slice(40, 90)))
-    found = open_file(path).read(0, 90, cartesian())
-    np.testing.assert_array_equal(found.energies, showers.energies)
-
-
 def test_layouts_without_a_place_for_something_refuse_to_write_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="native"):
         create_showers(tmp_path / "a.h5", "getting_high", DETECTORS["ragged"](), attributes={})
@@ -118,6 +109,40 @@ def test_layouts_without_a_place_for_something_refuse_to_write_it(tmp_path: Path
     assert not (tmp_path / "a.h5").exists()
     with pytest.raises(MachineError):
         create_showers(tmp_path / "none" / "a.h5", "native", polar(), attributes={})
+
+
+FILLS_THE_DISK = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from shower_files import cartesian, random_showers
+from calo_train.errors import MachineError
+from calo_train.showers.layouts import create_showers
+writer = create_showers(Path(sys.argv[2]), "native", cartesian(), attributes={})
+showers = random_showers(cartesian(), 500)
+append = lambda: [writer.append(showers) for _ in range(100)]
+for operation in (append, writer.flush, writer.close):
+    try:
+        operation()
+        print("no error")
+    except MachineError as error:
+        print(error.what)
+"""
+
+
+def test_disk_that_is_full_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+    """The file size limit stands for the disk; HDF5 alone crashes the process at its exit."""
+    program = [sys.executable, "-c", FILLS_THE_DISK, str(Path(__file__).parent)]
+    done = subprocess.run(
+        [*program, str(tmp_path / "full.h5")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
+    )
+    assert done.stdout == 3 * "cannot write: File too large\n"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "full.h5").stat().st_size <= 200_000
 
 
 @pytest.mark.parametrize("cut", [1, 1000, 5_000_000])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 import pytest
-from shower_files import cartesian, edit, polar, random_showers, write
+from shower_files import X, Y, cartesian, edit, polar, random_showers, write
 
 from calo_train.errors import DataError, GeometryMismatch, UsageError
+from calo_train.geometry import Geometry
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.showers.dataset import CropConfig, DatasetConfig, open_dataset
 from calo_train.showers.paths import expand_paths
@@ -20,7 +22,6 @@ from calo_train.showers.source import Crop, open_paths
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calo_train.geometry import Geometry
 
 CORE_RANGES = {"x": (1, 3), "y": (1, 3)}
 
@@ -105,9 +106,10 @@ def test_another_detector_is_refused_with_both_described(layout: str, tmp_path: 
 
 def test_native_edges_are_compared_and_the_edge_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", random_showers(cartesian(), 5))
-    shifted = geometry_to_mapping(cartesian())
-    shifted["layers"][1]["axes"][1]["edges"][2] = 1.0
-    config = DatasetConfig(name="mine", path=str(path), geometry=shifted)
+    first, second = cartesian().layers
+    moved = replace(Y, edges=(*Y.edges[:2], 1.0, *Y.edges[3:]))
+    shifted = Geometry("shifted", (first, replace(second, axes=(X, moved))))
+    config = DatasetConfig(name="mine", path=str(path), geometry=geometry_to_mapping(shifted))
     with pytest.raises(GeometryMismatch, match=r"layer 1, axis y, edge 2: 1 against 0 mm"):
         open_dataset(config)
 

@@ -129,7 +129,7 @@ def test_only_two_superblocks_are_held(
     for batch in batches.batches(epoch=0):
         largest = max(largest, len(held))
         assert batch.showers.energies.nbytes <= BATCH * 24 * 4
-    assert largest == 2
+    assert 1 <= largest <= 2
     sizes = [len(order) for _, order in batches._superblocks(0)]
     assert max(sizes) <= SUPERBLOCK
     assert (2 * max(sizes) + 2 * BATCH) * ROW_BYTES <= 0.75 * SMALL

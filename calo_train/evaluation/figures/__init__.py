@@ -24,7 +24,7 @@ from calo_train.evaluation.figures.summary import (
 from calo_train.evaluation.observables import OBSERVABLES
 
 if TYPE_CHECKING:
-    from calo_train.evaluation.comparison import Evaluation
+    from calo_train.evaluation.results import Evaluation
 
 __all__ = ["SECTIONS", "ReportFigure", "all_figures"]
 

@@ -27,7 +27,7 @@ from calo_train.quantities import format_energy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from calo_train.evaluation.comparison import Evaluation
+    from calo_train.evaluation.results import Evaluation
     from calo_train.evaluation.table import ShowerTable
 
 _NUM_LAYER_PANELS = 6
@@ -119,7 +119,7 @@ def spectrum_figure(evaluation: Evaluation, section: str) -> ReportFigure:
             axes.axvline(threshold, color=curves[0].colour, ls="--", lw=1)
         main.set_xlim(threshold / 1.6, None)
         main.text(
-            threshold * 1.1, main.get_ylim()[0] * 1.5, f"threshold {format_energy(threshold)}",
+            threshold * 1.1, main.get_ylim()[0] * 2.5, f"threshold {format_energy(threshold)}",
             rotation=90, va="bottom", fontsize=9,
         )  # fmt: skip
     main.set_ylabel("cells per shower and bin")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
-    from calo_train.evaluation.comparison import Evaluation, SampleResult
     from calo_train.evaluation.deposits import Profile
+    from calo_train.evaluation.results import Evaluation, SampleResult
 
 _FAINT = 1e-4  # of the brightest bin: differences of fainter ones are not shown
 _DIFFERENCE_RANGE = 20.0  # per cent

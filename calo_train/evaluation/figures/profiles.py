@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from calo_train.evaluation.comparison import Evaluation
+    from calo_train.evaluation.results import Evaluation
     from calo_train.evaluation.table import ShowerTable
 
-_LOG_SPAN = 100.0  # profiles that fall further are drawn logarithmically
+_LOG_SPAN = 20.0  # profiles that fall further are drawn logarithmically
 
 
 def longitudinal_figure(evaluation: Evaluation, section: str) -> ReportFigure:
@@ -42,6 +42,7 @@ def longitudinal_figure(evaluation: Evaluation, section: str) -> ReportFigure:
         edges,
         lambda table: table.observables["layer_energy"],
         name="longitudinal_profile",
+        title="Longitudinal profile",
         words="layer",
         label="layer",
         section=section,
@@ -56,6 +57,7 @@ def transverse_figure(evaluation: Evaluation, axis: str, section: str) -> Report
         profile.edges,
         lambda table: table.profiles[axis],
         name=f"profile_{axis}",
+        title="Radial profile" if axis == "radius" else f"Profile along {axis}",
         words="radial bin" if axis == "radius" else f"cell along {axis}",
         label=f"distance from the middle [{profile.unit}]"
         if axis == "radius"
@@ -113,6 +115,7 @@ def _profile_figure(
     column: Callable[[ShowerTable], FloatArray],
     *,
     name: str,
+    title: str,
     words: str,
     label: str,
     section: str,
@@ -135,7 +138,7 @@ def _profile_figure(
     add_legend(main)
     return ReportFigure(
         name=name,
-        title=name.replace("_", " ").capitalize(),
+        title=title,
         section=section,
         caption=f"Mean energy per {words} with the error of the mean. {caption_tail(evaluation)}",
         figure=figure,

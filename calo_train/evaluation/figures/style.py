@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from calo_train.evaluation.comparison import Evaluation
+    from calo_train.evaluation.results import Evaluation
 
 Column = npt.NDArray[Any] | Sequence[Any]
 FloatArray = npt.NDArray[np.float64]

@@ -22,7 +22,7 @@ from calo_train.evaluation.observables import OBSERVABLES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from calo_train.evaluation.comparison import Evaluation, ObservableResult, SampleResult
+    from calo_train.evaluation.results import Evaluation, ObservableResult, SampleResult
 
 _BAND = "#bdbdbd"
 
@@ -32,7 +32,8 @@ def overview_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     first = evaluation.samples[0]
     figure = new_figure(8.4, 0.34 * len(first.observables) + 1.5)
     axes = figure.subplots()
-    rows = np.arange(len(first.observables))[::-1]
+    # Sorted by how far the first sample lies above its floor, the farthest on top.
+    rows = np.argsort(np.argsort([entry.significance for entry in first.observables]))
     _draw_floor(axes, list(first.observables), rows)
     for index, result in enumerate(evaluation.samples):
         offset = 0.0 if len(evaluation.samples) == 1 else 0.18 * (index - 0.5)

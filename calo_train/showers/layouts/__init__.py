@@ -16,7 +16,7 @@ from calo_train.showers.layouts.hdf5 import contents, names, open_hdf5
 from calo_train.showers.layouts.layout import Layout, Units
 from calo_train.showers.layouts.native import Native
 from calo_train.showers.layouts.reader import ShowerFile
-from calo_train.showers.layouts.writer import ShowerWriter, create_file, reopen_file
+from calo_train.showers.layouts.writer import ShowerWriter, create_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,6 @@ __all__ = [
     "Units",
     "create_showers",
     "open_file",
-    "reopen_showers",
 ]
 
 # In the order in which a file is tried: the most explicit first.
@@ -89,11 +88,6 @@ def create_showers(
         attributes=attributes,
         condition_names=condition_names,
     )
-
-
-def reopen_showers(path: Path, layout: str, geometry: Geometry) -> ShowerWriter:
-    """Open a file that `create_showers` made, to append to it."""
-    return reopen_file(path, layout_named(layout), geometry)
 
 
 def layout_named(name: str) -> Layout:

@@ -13,8 +13,7 @@ import h5py
 import numpy as np
 
 from calo_train.atomic_files import machine_error
-from calo_train.errors import DataError
-from calo_train.showers.layouts.hdf5 import open_hdf5
+from calo_train.showers.layouts.guarded_file import GuardedFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,33 +30,33 @@ _COLUMN_CHUNK_ROWS = 4096  # of one condition
 
 
 class ShowerWriter:
-    """Appends showers to a file; made by `create_showers` and `reopen_showers`."""
+    """Appends showers to a file; made by `create_showers`."""
 
-    def __init__(self, path: Path, file: h5py.File, geometry: Geometry, columns: Columns) -> None:
+    def __init__(
+        self,
+        path: Path,
+        disk: GuardedFile,
+        file: h5py.File,
+        geometry: Geometry,
+        columns: Columns,
+    ) -> None:
         self.path = path
         self.geometry = geometry
+        self._disk = disk
         self._file = file
         self._columns = columns
-        self.num_showers = len(file[columns.energies.key])
+        self.num_showers = 0
 
     def append(self, showers: Showers) -> None:
-        """Append rows; a full disk is a MachineError and the rows do not count."""
+        """Append rows; a full disk is a MachineError, and the file is then of no use any more."""
         self.geometry.require_equal(
             showers.geometry, where=str(self.path), do="write showers of one detector to a file"
         )
-        try:
-            self._append(self._columns.energies, showers.energies)
-            for name, column in self._columns.conditions.items():
-                self._append(column, showers.conditions[name])
-        except OSError as error:
-            raise machine_error(error, self.path) from error
+        self._append(self._columns.energies, showers.energies)
+        for name, column in self._columns.conditions.items():
+            self._append(column, showers.conditions[name])
+        self._require_written()
         self.num_showers += len(showers)
-
-    def truncate(self, num_showers: int) -> None:
-        """Forget all rows from `num_showers` on, such as those of an unfinished append."""
-        for column in (self._columns.energies, *self._columns.conditions.values()):
-            self._file[column.key].resize(num_showers, axis=0)
-        self.num_showers = num_showers
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the file; those of its layout cannot be meant."""
@@ -66,17 +65,14 @@ class ShowerWriter:
 
     def flush(self) -> None:
         """Hand everything to the operating system; the rows so far then survive a kill."""
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise machine_error(error, self.path) from error
+        self._file.flush()
+        self._require_written()
 
     def close(self) -> None:
-        """Finish the file."""
-        try:
-            self._file.close()
-        except (OSError, RuntimeError) as error:  # h5py gives RuntimeError for a failed last flush
-            raise machine_error(OSError(str(error)), self.path) from error
+        """Finish the file; a MachineError when anything in it could not be written."""
+        self._file.close()
+        self._disk.close()
+        self._require_written()
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +84,11 @@ class ShowerWriter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _require_written(self) -> None:
+        error = self._disk.error
+        if error is not None:
+            raise machine_error(error, self.path) from error
 
     def _append(self, column: Column, values: FloatArray) -> None:
         array = self._file[column.key]
@@ -107,33 +108,18 @@ def create_file(
 ) -> ShowerWriter:
     """Create an empty file of a layout; an existing one is replaced."""
     columns = layout.plan(geometry, condition_names)
-    # Attributes that decide how a file is read come last: no foreign one may change its layout.
-    own = layout.file_attributes(geometry)
     try:
-        file = h5py.File(path, "w")
-        for name, value in {**_foreign(attributes), **own}.items():
-            file.attrs[name] = value
-        _create(file, columns.energies, columns.grid, columns)
-        for column in columns.conditions.values():
-            _create(file, column, layout.condition_shape, columns)
+        disk = GuardedFile(path)
     except OSError as error:
         raise machine_error(error, path) from error
-    return ShowerWriter(path, file, geometry, columns)
-
-
-def reopen_file(path: Path, layout: Layout, geometry: Geometry) -> ShowerWriter:
-    """Open a file that `create_file` made, to append to it."""
-    with open_hdf5(path) as written:
-        if not layout.recognises(written):
-            raise DataError(
-                f"not a file of the layout {layout.name}", where=str(path), do="remove the file"
-            )
-        columns = layout.columns(written, path)
-    try:
-        file = h5py.File(path, "r+")
-    except OSError as error:
-        raise machine_error(error, path) from error
-    return ShowerWriter(path, file, geometry, columns)
+    file = h5py.File(disk, "w")
+    # Attributes that decide how a file is read come last: none of others may change them.
+    for name, value in {**_foreign(attributes), **layout.file_attributes(geometry)}.items():
+        file.attrs[name] = value
+    _create(file, columns.energies, columns.grid, columns)
+    for column in columns.conditions.values():
+        _create(file, column, layout.condition_shape, columns)
+    return ShowerWriter(path, disk, file, geometry, columns)
 
 
 def _create(file: h5py.File, column: Column, shape: tuple[int, ...], columns: Columns) -> None:

@@ -1,0 +1,133 @@
+"""calo-eval: judge generated showers by independent ones; metrics.json, figures and one page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003 - Typer reads the annotations
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calo_train.cli.errors import log_to_stderr, run_command
+from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from calo_train.cli.evaluation_inputs import Inputs
+
+app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def evaluate(
+    targets: Annotated[
+        list[Path], typer.Argument(help="Run folders, generator folders or files of showers.")
+    ],
+    *,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="Independent showers to judge by [default: those a run held out]."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report [default: in RUN/reports].")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Data set of conf/dataset that the files are of, such as ild_photons."),
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(help="Readout threshold, such as 0.1MeV [default: the data set's]."),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("-n", "--number", min=1, help="Use the first N showers of each file."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of samples, halves and classifiers.")] = 0,
+    classifier_runs: Annotated[
+        int, typer.Option(min=0, help="Trainings of the classifier; 0 leaves it out.")
+    ] = 3,
+    extrapolate: Annotated[
+        bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a report of other inputs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Judge showers by independent Monte Carlo showers of the same detector.
+
+    Every number stands beside its floor, the same number of reference against reference. A run or
+    generator is sampled at the reference's conditions; several targets share one report.
+    """
+    request = InputRequest(
+        targets, tuple(reference or ()), dataset, threshold, seed, number, extrapolate
+    )
+
+    def command() -> None:
+        inputs = open_inputs(request)
+        folder = inputs.report if out is None else out.expanduser()
+        page, metrics = _report(
+            inputs, folder, seed=seed, classifier_runs=classifier_runs, is_forced=force
+        )
+        if as_json:
+            from calo_train.evaluation.report_folder import as_json as to_text
+
+            print(to_text(metrics), end="")
+            return
+        from calo_train.evaluation.terminal import summary
+
+        print(summary(metrics))
+        print(f"\nreport: {page}")
+        if not quiet:
+            print(f"next: {_next(page)}")
+
+    _finish(command, quiet=quiet, debug=debug)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _report(
+    inputs: Inputs, folder: Path, *, seed: int, classifier_runs: int, is_forced: bool
+) -> tuple[Path, Mapping[str, Any]]:
+    from calo_train.atomic_files import require_writable
+    from calo_train.evaluation.classifier import Protocol
+    from calo_train.evaluation.comparison import evaluate
+    from calo_train.evaluation.metrics import metrics_of, planned_inputs
+    from calo_train.evaluation.report import write_report
+    from calo_train.evaluation.report_folder import ReportFolder
+    from calo_train.evaluation.results import Settings
+
+    settings = Settings(inputs.threshold, seed=seed, protocol=Protocol(num_runs=classifier_runs))
+    report = ReportFolder(folder)
+    # Before the work, so that it is not lost at its end.
+    report.require_replaceable(
+        planned_inputs(inputs.samples, inputs.reference, settings), is_forced=is_forced
+    )
+    require_writable(folder)
+    evaluation = evaluate(inputs.samples, inputs.reference, settings)
+    metrics = metrics_of(evaluation)
+    return write_report(report, evaluation, metrics), metrics
+
+
+def _next(page: Path) -> str:
+    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+    return f"{opener} {quote(str(page))}"
+
+
+def _finish(command: Callable[[], None], *, quiet: bool, debug: bool) -> None:
+    with log_to_stderr(is_quiet=quiet, is_debug=debug):
+        raise typer.Exit(run_command(command, is_debug=debug))
+
+
+if __name__ == "__main__":
+    main()

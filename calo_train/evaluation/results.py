@@ -1,0 +1,99 @@
+"""What an evaluation found, as values; metrics.json, figures and the report are views of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from calo_train.evaluation.classifier import ClassifierResult, Protocol
+from calo_train.evaluation.floor import Metric, verdict_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from calo_train.evaluation.deposits import FloatArray, Grid
+    from calo_train.evaluation.distances import Binning
+    from calo_train.evaluation.shower_set import ShowerSet
+    from calo_train.evaluation.table import ShowerTable
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation is done; the threshold is in MeV."""
+
+    threshold: float
+    seed: int = 0
+    repetitions: int = 50
+    protocol: Protocol = field(default_factory=Protocol)
+
+
+@dataclass(frozen=True, eq=False)
+class ObservableResult:
+    """Distances of one observable beside their floors.
+
+    `separation` and `wasserstein` are at the matched number of showers; those with `_all` take
+    every shower of both sets and have no floor. A group such as all layers holds means.
+    """
+
+    name: str
+    title: str
+    symbol: str
+    unit: str
+    separation: Metric
+    separation_all: float
+    wasserstein: Metric | None = None  # in standard deviations of the reference
+    wasserstein_all: float | None = None
+    num_bins: int = 0
+    outside_sample: float = 0.0
+    outside_reference: float = 0.0
+    layer: int | None = None
+    is_group: bool = False
+
+    @property
+    def significance(self) -> float:
+        """The larger of the two distances' significances."""
+        both = [self.separation.significance]
+        if self.wasserstein is not None:
+            both.append(self.wasserstein.significance)
+        return max(both)
+
+    @property
+    def verdict(self) -> str:
+        return verdict_of(self.significance)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleResult:
+    """One judged sample: headline observables, single layers, correlations, classifier."""
+
+    showers: ShowerSet
+    table: ShowerTable
+    observables: tuple[ObservableResult, ...]
+    layers: tuple[ObservableResult, ...]
+    correlations: Metric
+    classifier: ClassifierResult | None
+    warnings: tuple[str, ...]
+
+    @property
+    def ranking(self) -> tuple[ObservableResult, ...]:
+        """Single observables and layers, the one that differs most first."""
+        single = [entry for entry in (*self.observables, *self.layers) if not entry.is_group]
+        return tuple(
+            sorted(single, key=lambda entry: (-entry.significance, -entry.separation.value))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Samples judged by one reference."""
+
+    reference: ShowerSet
+    reference_table: ShowerTable
+    samples: tuple[SampleResult, ...]
+    grid: Grid
+    settings: Settings
+    binnings: Mapping[str, tuple[Binning, ...]]  # one each, or one a layer
+    spectrum_edges: FloatArray
+    size: int
+    warnings: tuple[str, ...]
+    durations: Mapping[str, float]

@@ -1,0 +1,69 @@
+"""The table of verdicts that a command prints, from metrics.json alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from calo_train.evaluation.words import significance_words, with_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_HEADER = ("observable", "separation", "floor", "sigma", "verdict")
+_NUMBER_COLUMNS = (1, 2, 3)  # aligned to the right
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """Give one table a sample, with what differs most and what was left out."""
+    return "\n\n".join(_sample_text(sample, metrics) for sample in metrics["samples"])
+
+
+def _sample_text(sample: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    size, reference = metrics["settings"]["matched_showers"], metrics["reference"]
+    lines = [
+        f"{sample['label']} ({sample['num_evaluated']} showers) against {reference['label']} "
+        f"({reference['num_evaluated']}), {size} with {size}"
+    ]
+    invalid = sample["num_non_finite"] + sample["num_negative"]
+    if invalid:
+        lines.append(f"  {invalid} of {sample['num_showers']} showers are invalid and left out")
+    lines += [f"  {line}" for line in _aligned([_HEADER, *_rows(sample)])]
+    worst = {**sample["observables"], **sample["layers"]}[sample["ranking"][0]]
+    lines.append(f"  differs most: {worst['title']} ({worst['verdict']})")
+    return "\n".join(lines)
+
+
+def _rows(sample: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        (
+            entry["title"],
+            with_error(entry["separation"], entry["separation_error"]),
+            with_error(entry["separation_floor"], entry["separation_floor_error"]),
+            significance_words(entry["significance"]),
+            entry["verdict"],
+        )
+        for entry in sample["observables"].values()
+    ]
+    classifier = sample["classifier"]
+    if classifier is not None:
+        rows.append(
+            (
+                "classifier AUC",
+                with_error(classifier["auc"], classifier["auc_deviation"]),
+                with_error(classifier["auc_floor"], classifier["auc_floor_error"]),
+                significance_words(classifier["significance"]),
+                classifier["verdict"],
+            )
+        )
+    return rows
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in _NUMBER_COLUMNS else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

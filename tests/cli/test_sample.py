@@ -1,0 +1,168 @@
+"""calo-sample as installed: the same bits however it is run, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import commands
+from calo_train.showers.source import open_paths
+
+REQUEST = ("-n", "90", "--energy", "20:80GeV", "--seed", "0", "--threads", "1")
+
+
+def _showers(path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    with open_paths([path], geometry=None) as source:
+        showers = source.read(0, source.num_showers)
+        return showers.energies, showers.conditions["incident_energy"]
+
+
+def _equal(first: Path, second: Path) -> bool:
+    return all(
+        np.array_equal(a, b) for a, b in zip(_showers(first), _showers(second), strict=True)
+    )
+
+
+@pytest.fixture
+def whole(finished_run: Path) -> Path:
+    out = finished_run.parent / "whole.h5"
+    done = commands.run(
+        "calo-sample", str(finished_run), *REQUEST, "--out", str(out), cwd=out.parent
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def _sample(run: Path, out: str, *arguments: str) -> Path:
+    done = commands.run("calo-sample", str(run), *arguments, "--out", out, cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    return run.parent / out
+
+
+def test_batch_size_and_threads_do_not_change_a_bit(finished_run: Path, whole: Path) -> None:
+    """S1."""
+    start = REQUEST[:-2]
+    assert _equal(whole, _sample(finished_run, "b.h5", *start, "--threads", "2"))
+    assert _equal(whole, _sample(finished_run, "c.h5", *start, "--batch-size", "7"))
+
+
+def test_merged_shards_equal_the_whole(finished_run: Path, whole: Path) -> None:
+    """S2: three shards that cut tiles; a missing one is named."""
+    shards = [
+        _sample(finished_run, f"s{index}.h5", *REQUEST, "--shard", f"{index}/3")
+        for index in range(3)
+    ]
+    cwd = finished_run.parent
+    done = commands.run("calo-data", "merge", "s0.h5", "s2.h5", "-o", "merged.h5", cwd=cwd)
+    commands.require_message(done, 3, "1 are missing", "--shard")
+    names = [path.name for path in shards]
+    done = commands.run("calo-data", "merge", *names, "-o", "merged.h5", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert _equal(whole, cwd / "merged.h5")
+
+
+def test_killed_sampling_goes_on_to_the_same_bits(finished_run: Path) -> None:
+    """S3: kill -9 after the first tile; the final name appears only when complete."""
+    cwd = finished_run.parent
+    long = ("-n", "1600", "--energy", "20:80GeV", "--threads", "1")
+    process = commands.start("calo-sample", str(finished_run), *long, "--out", "k.h5", cwd=cwd)
+    tiles = cwd / ".k.h5.tiles"
+    while len(list(tiles.glob("0*.npz"))) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=commands.TIMEOUT)
+    assert not (cwd / "k.h5").exists()
+    done = commands.run("calo-sample", str(finished_run), *long, "--out", "k.h5", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert "going on" in done.stderr
+    assert not tiles.exists()
+    assert _equal(cwd / "k.h5", _sample(finished_run, "one_go.h5", *long))
+
+
+def test_first_showers_of_a_longer_request_are_those_of_a_shorter_one(
+    finished_run: Path, whole: Path
+) -> None:
+    """S4, with another seed giving other showers."""
+    longer = _sample(finished_run, "l.h5", "-n", "130", *REQUEST[2:])
+    assert np.array_equal(_showers(whole)[0], _showers(longer)[0][:90])
+    other = _sample(finished_run, "o.h5", "-n", "90", "--energy", "20:80GeV", "--seed", "1")
+    assert not np.array_equal(_showers(whole)[0], _showers(other)[0])
+
+
+def test_like_takes_the_conditions_of_a_file(finished_run: Path, tiny_data: Path) -> None:
+    out = _sample(finished_run, "like.h5", "--like", str(tiny_data), "-n", "40")
+    with open_paths([tiny_data], geometry=None) as source:
+        expected = source.read(0, 40).conditions["incident_energy"]
+    assert np.array_equal(_showers(out)[1], expected)
+
+
+def test_output_is_physical_and_says_where_it_comes_from(whole: Path) -> None:
+    """S8: finite, not negative, nothing between zero and the threshold."""
+    energies, _ = _showers(whole)
+    assert np.isfinite(energies).all()
+    threshold = np.float32(0.01)
+    assert ((energies == 0) | (energies >= threshold * (1 - 1e-6))).all()
+    with h5py.File(whole) as file:
+        names = set(file.attrs)
+    assert {"generator", "generator_fingerprint", "seed", "request", "dtype", "device"} <= names
+
+
+def test_no_showers_are_a_valid_file_and_too_many_are_refused(finished_run: Path) -> None:
+    """S10."""
+    out = _sample(finished_run, "none.h5", "-n", "0", "--energy", "50GeV")
+    with h5py.File(out) as file:
+        assert file["energies"].shape == (0, 48)
+    done = commands.run(
+        "calo-sample", str(finished_run), "-n", "100000000000", "--energy", "50GeV",
+        cwd=finished_run.parent,
+    )  # fmt: skip
+    commands.require_message(done, 5, "disk space", "needed")
+
+
+def test_existing_output_needs_force(finished_run: Path, whole: Path) -> None:
+    """S10, U9."""
+    arguments = (str(finished_run), *REQUEST, "--out", str(whole))
+    done = commands.run("calo-sample", *arguments, cwd=whole.parent)
+    commands.require_message(done, 2, "exists", "--force", whole.name)
+    assert commands.run("calo-sample", *arguments, "--force", cwd=whole.parent).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-n", "5", "--energy", "50"), "unit"),
+        (("-n", "5", "--energy", "50m"), "GeV"),
+        (("-n", "5", "--energy", "900GeV"), "--extrapolate"),
+        (("-n", "5"), "incident_energy"),
+        (("--energy", "50GeV"), "-n"),
+        (("-n", "5", "--energy", "50GeV", "--shard", "2/2"), "shard"),
+        (("-n", "5", "--energy", "50GeV", "--dtype", "float16"), "float64"),
+    ],
+)
+def test_wrong_requests_are_refused(
+    finished_run: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """S6, S7."""
+    done = commands.run("calo-sample", str(finished_run), *arguments, cwd=finished_run.parent)
+    commands.require_message(done, 2, words)
+
+
+def test_extrapolation_marks_the_file(finished_run: Path) -> None:
+    out = _sample(finished_run, "far.h5", "-n", "5", "--energy", "900GeV", "--extrapolate")
+    with h5py.File(out) as file:
+        assert "extrapolated" in file.attrs["notes"]
+
+
+def test_unfinished_run_names_its_missing_parts(tmp_path: Path, tiny_data: Path) -> None:
+    arguments = commands.tiny_training(tiny_data, "only=energy")
+    assert commands.run("calo-train", *arguments, cwd=tmp_path).returncode == 0
+    run = "runs/native/l2lflows/default"
+    done = commands.run("calo-sample", run, "-n", "5", "--energy", "50GeV", cwd=tmp_path)
+    commands.require_message(done, 3, "not finished", "causal/0, causal/1, causal/2")

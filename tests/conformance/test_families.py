@@ -1,0 +1,36 @@
+"""Every family on every kind of detector: train, resume, sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import commands
+import detectors
+from calo_train.showers.source import open_paths
+
+FAMILIES = {"l2lflows": commands.TINY_MODEL}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("detector", detectors.ALL)
+def test_family_trains_resumes_and_samples(family: str, detector: str, tmp_path: Path) -> None:
+    geometry = detectors.ALL[detector]()
+    data = detectors.write_showers(tmp_path / "showers.h5", geometry, 80)
+    arguments = [*FAMILIES[family], "dataset=native", f"dataset.path={data}"]
+    first = commands.run("calo-train", *arguments, "only=energy", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    done = commands.run("calo-train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = f"runs/native/{family}/default"
+    done = commands.run(
+        "calo-sample", run, "-n", "20", "--energy", "50GeV", "--out", "s.h5", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with open_paths([tmp_path / "s.h5"], geometry=geometry) as source:
+        energies = source.read(0, 20).energies
+    assert energies.shape == (20, geometry.num_voxels)
+    assert np.isfinite(energies).all()
+    assert energies.sum() > 0
