@@ -93,7 +93,7 @@ def machine_error(error: OSError, path: Path) -> MachineError:
     status = folder.stat()
     return MachineError(
         f"cannot write: {error.strerror or error}",
-        where=f"{path}; {folder} has owner uid {status.st_uid} and mode {status.st_mode & 0o777:03o}",
+        where=f"{path}; {folder}: owner uid {status.st_uid}, mode {status.st_mode & 0o777:03o}",
         do="choose a folder that you may write to",
     )
 
@@ -111,7 +111,7 @@ def require_free_space(folder: Path, needed: int, *, purpose: str) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise MachineError unless files can be created in `folder` or its nearest existing parent."""
+    """Raise MachineError unless files can be created in `folder` or its nearest parent."""
     existing = next(
         parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
     )

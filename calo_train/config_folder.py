@@ -23,7 +23,7 @@ def conf_folder() -> Path:
 
 
 def config_groups(own_folder: Path | None = None) -> dict[str, dict[str, str]]:
-    """List groups and choices, `group -> {choice: its first comment line}`; the user's own first."""
+    """List groups and choices, `group -> {choice: first comment line}`; the user's own first."""
     found: dict[str, dict[str, str]] = {}
     for folder in [*([own_folder] if own_folder else []), conf_folder()]:
         for path in sorted(folder.glob("*/*.yaml")):

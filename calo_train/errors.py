@@ -78,7 +78,7 @@ class Interrupted(Stopped):
 
 
 def nearest_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """Name up to `count` known names near to `name`, else the first ones, as text for a message."""
+    """Name up to `count` known names near to `name`, else the first ones, for a message."""
     names = sorted(set(known))
     close = get_close_matches(name, names, n=count, cutoff=0.5)
     if close:

@@ -59,7 +59,7 @@ class Spectrum:
     def quantile(self, probability: float) -> float:
         """Give the value below which the share `probability` of the law lies."""
         if self.is_logarithmic:
-            return self.low * (self.high / self.low) ** probability
+            return float(self.low * (self.high / self.low) ** probability)
         return self.low + (self.high - self.low) * probability
 
 

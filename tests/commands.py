@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TIMEOUT = 240  # seconds; a hang must fail, not wait
 TINY_MODEL = [
@@ -60,7 +63,13 @@ def start(command: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 def tiny_training(data: Path, *more: str) -> list[str]:
     """Arguments of a training that takes a second after its start."""
-    return [*TINY_MODEL, "dataset=native", f"dataset.path={data}", "dataset.threshold=0.01MeV", *more]
+    return [
+        *TINY_MODEL,
+        "dataset=native",
+        f"dataset.path={data}",
+        "dataset.threshold=0.01MeV",
+        *more,
+    ]
 
 
 def require_message(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

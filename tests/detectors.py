@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from calo_train.geometry import Axis, Geometry, Layer
 from calo_train.showers.layouts import create_showers
 from calo_train.showers.showers import Showers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def axis(name: str, cells: int, low: float, high: float, **options: object) -> Axis:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 - Typer reads the annotations
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,46 +20,51 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+Targets = Annotated[
+    list[Path], typer.Argument(help="Run folders, generator folders or files of showers.")
+]
+Reference = Annotated[
+    list[str] | None,
+    typer.Option(help="Independent showers to judge by [default: those a run held out]."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the report [default: in RUN/reports].")]
+Dataset = Annotated[
+    str | None, typer.Option(help="Data set of conf/dataset that the files are of.")
+]
+Threshold = Annotated[
+    str | None, typer.Option(help="Readout threshold, such as 0.1MeV [default: the data set's].")
+]
+Number = Annotated[
+    int | None,
+    typer.Option("-n", "--number", min=1, help="Use the first N showers of each file."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of samples, halves and classifiers.")]
+Runs = Annotated[int, typer.Option(min=0, help="Trainings of the classifier; 0 leaves it out.")]
+Extrapolate = Annotated[
+    bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a report of other inputs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print metrics.json.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
 @app.command()
 def evaluate(
-    targets: Annotated[
-        list[Path], typer.Argument(help="Run folders, generator folders or files of showers.")
-    ],
+    targets: Targets,
     *,
-    reference: Annotated[
-        list[str] | None,
-        typer.Option(help="Independent showers to judge by [default: those a run held out]."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the report [default: in RUN/reports].")
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Data set of conf/dataset that the files are of, such as ild_photons."),
-    ] = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(help="Readout threshold, such as 0.1MeV [default: the data set's]."),
-    ] = None,
-    number: Annotated[
-        int | None,
-        typer.Option("-n", "--number", min=1, help="Use the first N showers of each file."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of samples, halves and classifiers.")] = 0,
-    classifier_runs: Annotated[
-        int, typer.Option(min=0, help="Trainings of the classifier; 0 leaves it out.")
-    ] = 3,
-    extrapolate: Annotated[
-        bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a report of other inputs.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    reference: Reference = None,
+    out: Out = None,
+    dataset: Dataset = None,
+    threshold: Threshold = None,
+    number: Number = None,
+    seed: Seed = 0,
+    classifier_runs: Runs = 3,
+    extrapolate: Extrapolate = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Judge showers by independent Monte Carlo showers of the same detector.
 

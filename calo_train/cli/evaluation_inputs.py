@@ -188,8 +188,8 @@ def _draw(target: _Target, request: InputRequest, reference: ShowerSet) -> Path:
     from calo_train.sampling.tiles import available_cores
 
     generator, folder = target.generator, target.folder
-    assert generator is not None  # noqa: S101 - only targets with a generator are drawn
-    assert folder is not None  # noqa: S101
+    assert generator is not None
+    assert folder is not None
     wanted = SampleRequest(
         num_showers=len(reference),
         given=_conditions(reference, generator.condition_names),

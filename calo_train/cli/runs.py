@@ -83,7 +83,9 @@ def _print_table(rows: list[dict[str, Any]], folder: Path) -> None:
     cells = [columns, *([str(row[name]) for name in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 def _finish(command: Any, *, debug: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,18 +14,25 @@ from calo_train.cli.errors import log_to_stderr, run_command
 
 if TYPE_CHECKING:
     from calo_train.families.generator import Generator
+    from calo_train.quantities import Spectrum
+    from calo_train.sampling.draw import Drawn
     from calo_train.sampling.request import SampleRequest
 
+_log = logging.getLogger("calo_train.cli.sample")  # also as python -m
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
 def sample(
     run: Annotated[Path, typer.Argument(help="A run folder or a generator folder.")],
+    *,
     number: Annotated[int | None, typer.Option("-n", "--number", help="Showers to draw.")] = None,
     energy: Annotated[
         str | None,
-        typer.Option(help="Incident energy: 50GeV, 10:100GeV (uniform) or log:1:1000GeV."),
+        typer.Option(
+            help="Incident energy: 50GeV, 10:100GeV (uniform) or log:1:1000GeV "
+            "[default: uniform over the trained domain]."
+        ),
     ] = None,
     polar_angle: Annotated[str | None, typer.Option(help="Such as 90deg or 60:90deg.")] = None,
     azimuth: Annotated[str | None, typer.Option(help="Such as 0deg or -180:180deg.")] = None,
@@ -33,7 +41,9 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed; shower k depends on it and on k alone.")] = 0,
     shard: Annotated[str, typer.Option(help="Draw piece i of n, from 0: i/n.")] = "0/1",
-    out: Annotated[Path | None, typer.Option(help="Output file [default: in RUN/samples].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output file [default: in RUN/samples].")
+    ] = None,
     layout: Annotated[
         str | None, typer.Option(help="Layout of the output [default: the data set's].")
     ] = None,
@@ -65,10 +75,17 @@ def sample(
 
     def command() -> None:
         folder, generator = _open(run)
-        request = _request(generator, number, laws, like, seed, shard, extrapolate)
+        from calo_train.sampling.request import SampleRequest, parse_shard
+
+        num_showers, given = _given_conditions(like, generator, number)
+        chosen = _chosen_laws(generator, laws, given, has_file=like is not None)
+        request = SampleRequest(
+            num_showers, chosen, given, seed, parse_shard(shard), is_extrapolating=extrapolate
+        )
         target = out or _default_path(run, request, energy, like)
         from calo_train.sampling.draw import draw_to_file
         from calo_train.sampling.tiles import available_cores
+        from calo_train.training.provenance import processor_name
 
         workers = threads or available_cores()
         if batch_size is not None:
@@ -83,6 +100,7 @@ def sample(
             device=_device(device),
             layout=layout,
             is_forced=force,
+            attributes={"processor": processor_name()},
         )
         if as_json:
             print(json.dumps(drawn.as_mapping()))
@@ -110,73 +128,83 @@ def _open(run: Path) -> tuple[Path, Generator]:
     inside = folder / "generator"
     if not (inside / MANIFEST).is_file() and (folder / "config.yaml").is_file():
         missing = missing_parts(folder)
+        named = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
         raise DataError(
             f"this run is not finished: {len(missing)} parts are missing"
-            + (f" ({', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''})" if missing else ""),
+            + (f" ({named})" if missing else ""),
             where=str(folder),
             do="run its calo-train command again; it goes on where it stopped",
         )
     return inside, load_generator(inside)
 
 
-def _request(
-    generator: Generator,
-    number: int | None,
-    laws: dict[str, str | None],
-    like: Path | None,
-    seed: int,
-    shard: str,
-    is_extrapolating: bool,
-) -> SampleRequest:
+def _chosen_laws(
+    generator: Generator, texts: dict[str, str | None], given: dict[str, Any], *, has_file: bool
+) -> dict[str, Spectrum]:
+    """Read the laws of the conditions; without any, they are uniform over the trained domain."""
     from calo_train.errors import UsageError
     from calo_train.quantities import parse_spectrum
-    from calo_train.sampling.request import SampleRequest, parse_shard
+    from calo_train.sampling.request import trained_laws
 
-    dimensions = {"incident_energy": "energy", "polar_angle": "angle", "azimuth": "angle"}
-    parsed = {
-        name: parse_spectrum(text, dimensions[name], where=_flag(name))  # type: ignore[arg-type]
-        for name, text in laws.items()
+    laws = {
+        name: parse_spectrum(
+            text, "energy" if name == "incident_energy" else "angle", where=_flag(name)
+        )
+        for name, text in texts.items()
         if text is not None
     }
-    given: dict[str, Any] = {}
-    if like is not None:
-        given = _conditions_of(like, generator)
-        parsed_twice = ", ".join(_flag(name) for name in parsed if name in given)
-        if parsed_twice:
-            raise UsageError(
-                f"{parsed_twice} and --like both give a condition", where="options", do="give one"
-            )
-        length = len(next(iter(given.values())))
-        number = length if number is None else number
-        if number > length:
-            raise UsageError(
-                f"-n {number} is more than the {length} rows of --like",
-                where=str(like),
-                do=f"give -n {length} or less",
-            )
-    if number is None:
-        raise UsageError("no number of showers", where="-n", do="give -n 1000, or --like FILE")
-    return SampleRequest(number, parsed, given, seed, parse_shard(shard), is_extrapolating)
+    twice = [_flag(name) for name in laws if name in given]
+    if twice:
+        raise UsageError(
+            f"{', '.join(twice)} and --like both give a condition", where="options", do="give one"
+        )
+    if not laws and not has_file:
+        laws = trained_laws(generator)
+        _log.info("no --energy was given: drawing over the trained domain, %s", _words(laws))
+    return laws
 
 
-def _conditions_of(path: Path, generator: Generator) -> dict[str, Any]:
+def _given_conditions(
+    like: Path | None, generator: Generator, number: int | None
+) -> tuple[int, dict[str, Any]]:
+    """Read the generator's conditions from the first `number` rows of a file, or all of them."""
     import numpy as np
 
+    from calo_train.errors import UsageError
     from calo_train.showers.layouts import open_file
 
-    file = open_file(path.expanduser())
+    if like is None:
+        if number is None:
+            raise UsageError("no number of showers", where="-n", do="give -n 1000, or --like FILE")
+        return number, {}
+    file = open_file(like.expanduser())
     try:
-        columns = file.read_conditions(0, file.num_showers)
+        if file.num_showers == 0:
+            raise UsageError(
+                "the file holds no showers", where=f"--like {like}", do="give a file with rows"
+            )
+        number = file.num_showers if number is None else number
+        columns = file.read_conditions(0, min(max(number, 1), file.num_showers))
     finally:
         file.close()
-    return {
-        name: values.astype(np.float64)
-        for name, values in columns.items()
-        if name in generator.condition_names
-    }
+    known = {name: columns[name] for name in columns if name in generator.condition_names}
+    return number, {name: values.astype(np.float64) for name, values in known.items()}
 
 
-def _default_path(run: Path, request: SampleRequest, energy: str | None, like: Path | None) -> Path:
+def _words(laws: dict[str, Spectrum]) -> str:
+    from calo_train.quantities import format_energy
+
+    return ", ".join(
+        f"{name} {format_energy(law.low)} to {format_energy(law.high)}"
+        if name == "incident_energy"
+        else f"{name} {law.low:.3g} to {law.high:.3g} rad"
+        for name, law in laws.items()
+    )
+
+
+def _default_path(
+    run: Path, request: SampleRequest, energy: str | None, like: Path | None
+) -> Path:
     words = like.stem if like is not None else (energy or "all").replace(":", "-")
     name = f"{request.num_showers}_{words}_seed{request.seed}"
     if request.shard.count > 1:
@@ -186,11 +214,15 @@ def _default_path(run: Path, request: SampleRequest, energy: str | None, like: P
     return (base / "samples" if has_samples else Path.cwd()) / f"{name}.h5"
 
 
-def _print_result(drawn: Any, run: Path, *, is_quiet: bool) -> None:
+def _print_result(drawn: Drawn, run: Path, *, is_quiet: bool) -> None:
     from calo_train.quantities import format_duration
 
-    each = f", {1000 * drawn.seconds / drawn.num_showers:.3g} ms a shower" if drawn.num_showers else ""
-    print(f"{drawn.path}: {drawn.num_showers} showers ({format_duration(drawn.seconds)}{each})")
+    num_new = drawn.num_showers - drawn.num_resumed
+    each = f", {1000 * drawn.seconds / num_new:.3g} ms a shower" if num_new else ""
+    print(
+        f"wrote: {drawn.path}, {drawn.num_showers} showers "
+        f"({format_duration(drawn.seconds)}{each})"
+    )
     for note in drawn.notes:
         print(f"note: {note}")
     if not is_quiet:
@@ -207,7 +239,9 @@ def _dtype(name: str) -> Any:
     from calo_train.errors import UsageError
 
     if name not in ("float64", "float32"):
-        raise UsageError(f"dtype '{name}' is unknown", where="--dtype", do="use float64 or float32")
+        raise UsageError(
+            f"dtype '{name}' is unknown", where="--dtype", do="use float64 or float32"
+        )
     return getattr(torch, name)
 
 

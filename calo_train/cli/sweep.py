@@ -40,7 +40,9 @@ def hand_to_hydra(arguments: Arguments) -> None:
         exits[name] = code
 
     program = sys.argv[0]
-    own_groups = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
+    own_groups = (
+        [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
+    )
     saved = sys.argv
     sys.argv = [program, *arguments.hydra_flags, *own_groups, *arguments.overrides]
     try:

@@ -6,17 +6,21 @@ imported after the configuration has been checked.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from calo_train import __version__
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.config_folder import conf_folder, config_groups
 from calo_train.errors import UsageError, nearest_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 USAGE = """\
 calo-train [KEY=VALUE ...]    train a generator of calorimeter showers
@@ -49,7 +53,16 @@ Options
 """
 _HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--shell-completion", "-sc", "--resolve", "-p",
                 "--package", "--hydra-help")  # fmt: skip
-_OWN_FLAGS = ("--help", "-h", "--info", "--version", "--json", "--quiet", "--debug", "--config-dir")
+_OWN_FLAGS = (
+    "--help",
+    "-h",
+    "--info",
+    "--version",
+    "--json",
+    "--quiet",
+    "--debug",
+    "--config-dir",
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ def _parse(words: list[str]) -> Arguments:
             raise UsageError(
                 f"'{word}' is not KEY=VALUE",
                 where="calo-train",
-                do=f"write overrides as key=value; {nearest_names(word, config_groups(config_dir))}",
+                do=f"write key=value; {nearest_names(word, config_groups(config_dir))}",
             )
         else:
             overrides.append(word)
@@ -153,14 +166,16 @@ def _existing_folder(text: str) -> Path:
     folder = Path(text).expanduser()
     if not text or not folder.is_dir():
         raise UsageError(
-            f"no folder '{text}'", where="--config-dir", do="give a folder that holds config groups"
+            f"no folder '{text}'",
+            where="--config-dir",
+            do="give a folder that holds config groups",
         )
     return folder.resolve()
 
 
 def _print_help(words: list[str]) -> None:
     config_dir = next(
-        (Path(after) for word, after in zip(words, words[1:], strict=False) if word == "--config-dir"),
+        (Path(after) for word, after in itertools.pairwise(words) if word == "--config-dir"),
         None,
     )
     if "--info" not in words:

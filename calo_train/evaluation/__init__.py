@@ -1,1 +1,1 @@
-"""Showers judged by showers: observables, distances and classifiers beside their floors, a report."""
+"""Showers judged by showers: observables, distances and classifiers beside their floors."""

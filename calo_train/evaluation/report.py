@@ -73,7 +73,8 @@ def render_figure(figure: ReportFigure) -> dict[str, bytes]:
             buffer = io.BytesIO()
             figure.figure.savefig(buffer, format=suffix, facecolor="white", **options)
             files[f"{figure.name}.{suffix}"] = buffer.getvalue()
-            figure.figure.set_layout_engine("none")  # laid out once; the second file reuses it
+            if figure.figure.get_layout_engine() is not None:
+                figure.figure.set_layout_engine("none")  # laid out once for both files
     files[f"{figure.name}.csv"] = _as_csv(figure).encode()
     return files
 

@@ -99,7 +99,7 @@ class LikelihoodStage(ABC):
 
 @dataclass(frozen=True)
 class DrawnTile:
-    """Energies (tile, voxels) in MeV and, by name, how many values of each shower were repaired."""
+    """Energies (tile, voxels) in MeV and, by name, the repaired values of each shower (tile,)."""
 
     energies: Tensor
     repairs: Mapping[str, Tensor] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def draw(self, normals: Tensor, conditions: Mapping[str, Tensor]) -> DrawnTile:
-        """Draw a full tile from normals (tile, num_normals) and conditions (tile,) in house units."""
+        """Draw a full tile from normals (tile, num_normals) and conditions (tile,)."""
 
 
 class Family(ABC):

@@ -7,9 +7,7 @@ data, network or pickle, and refused when anything is missing, altered or newer 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,12 +15,14 @@ import yaml
 from calo_train import __version__
 from calo_train.atomic_files import replacing, sha256_of, sync_folder, write_text
 from calo_train.errors import DataError
-from calo_train.families.targets import resolve_family
 from calo_train.geometry import Geometry, geometry_from_mapping
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.showers.statistics import ShowerStatistics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     import torch
     from torch import Tensor
 
@@ -36,7 +36,7 @@ _MAX_MANIFEST_BYTES = 16 << 20
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    """Trained parts, `stage/part` -> state dict, and what they were trained on; energies in MeV."""
+    """Trained parts, `stage/part` -> state dict, and what they were trained on; MeV."""
 
     family: Family
     family_target: str

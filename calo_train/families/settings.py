@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from calo_train.errors import UsageError, nearest_names
-from calo_train.families.contracts import Family
 from calo_train.families.targets import resolve_family
+
+if TYPE_CHECKING:
+    from calo_train.families.contracts import Family
 
 Settings = TypeVar("Settings")
 

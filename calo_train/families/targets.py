@@ -34,11 +34,12 @@ def resolve_family(target: str, *, where: str) -> type[Family]:
         raise _refused(target, "it is not a family", where)
     if target not in declared and not found.__module__.startswith(_OWN_PREFIX):
         raise _refused(target, f"it is an alias of {found.__module__}.{found.__qualname__}", where)
-    return found
+    family: type[Family] = found
+    return family
 
 
 def family_name(family: type[Family] | Family) -> str:
-    """Name a family by its package: `l2lflows` for calo_train.families.l2lflows.family.L2LFlows."""
+    """Name a family by its package: `l2lflows` for calo_train.families.l2lflows.L2LFlows."""
     kind = family if isinstance(family, type) else type(family)
     parts = kind.__module__.split(".")
     return parts[-2] if len(parts) > 1 else parts[-1]

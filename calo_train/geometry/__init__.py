@@ -1,4 +1,4 @@
-"""What a detector is: layers, each a grid over two axes. Knows no files of showers and no models."""
+"""What a detector is: layers, each a grid over two axes. Knows no files and no models."""
 
 from calo_train.geometry.geometry import Axis, Geometry, Layer
 from calo_train.geometry.regroup import Regrouping

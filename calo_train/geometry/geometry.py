@@ -53,7 +53,8 @@ class Axis:
     def centres(self) -> FloatArray:
         """Middle of each cell, (cells,)."""
         edges = np.asarray(self.edges)
-        return (edges[:-1] + edges[1:]) / 2
+        centres: FloatArray = (edges[:-1] + edges[1:]) / 2
+        return centres
 
     def difference(self, other: Axis) -> str | None:
         """Describe the first difference to another axis, or None when edges and kind are equal."""
@@ -74,7 +75,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Layer:
-    """One readout layer: a grid over two axes, its front face and thickness along the shower (mm)."""
+    """One readout layer: a grid over two axes, its front face and thickness in mm."""
 
     axes: tuple[Axis, Axis]
     depth: float
@@ -126,7 +127,7 @@ class Geometry:
 
     @property
     def is_regular(self) -> bool:
-        """Whether all layers have one grid, so that showers reshape to (n, layers, first, second)."""
+        """Whether all layers share one grid, so that showers reshape to (n, layers, a, b)."""
         first = self.layers[0]
         return all(
             a.difference(b) is None
@@ -158,7 +159,7 @@ class Geometry:
 
     @cached_property
     def cartesian_centres(self) -> tuple[FloatArray, FloatArray]:
-        """Transverse centres (x, y) of all voxels in mm; polar cells as r cos, r sin (CaloChallenge)."""
+        """Transverse centres (x, y) of all voxels in mm; r cos, r sin for polar cells."""
         first, second = self.axis_values(0), self.axis_values(1)
         names = (self.layers[0].axes[0].name, self.layers[0].axes[1].name)
         if "r" not in names:
@@ -186,7 +187,8 @@ class Geometry:
         """Say in one line what the detector looks like."""
         if self.is_regular:
             first, second = self.layers[0].axes
-            grid = f"{self.num_layers} layers of {first.num_cells} {first.name} x {second.num_cells} {second.name}"
+            cells = f"{first.num_cells} {first.name} x {second.num_cells} {second.name}"
+            grid = f"{self.num_layers} layers of {cells}"
         else:
             grid = f"{self.num_layers} layers of " + ", ".join(
                 f"{a}x{b}" for a, b in self.layer_shapes
@@ -209,7 +211,7 @@ class Geometry:
         return self._regrouped(f"{self.name}_cropped", crop=ranges)
 
     def coarsen(self, *, num_layers: int = 1, **factors: int) -> tuple[Geometry, Regrouping]:
-        """Join `factors` neighbouring cells of named axes, and `num_layers` neighbouring layers."""
+        """Join `factors` neighbouring cells of named axes and `num_layers` layers."""
         groups = [
             (start, min(start + num_layers, self.num_layers))
             for start in range(0, self.num_layers, num_layers)

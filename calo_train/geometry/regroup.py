@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Regrouping:
-    """Where each old voxel's energy goes: `target` (old voxels,) holds new voxel indices, -1 = outside."""
+    """Where each old voxel's energy goes: `target` (old voxels,) holds new indices, -1 outside."""
 
     target: npt.NDArray[np.int64]
     num_voxels: int
 
     def apply(self, energies: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Sum energies (n, old voxels) into (n, new voxels), float32; what lies outside is dropped."""
+        """Sum energies (n, old voxels) to (n, new voxels), float32, without what lies outside."""
         kept = np.flatnonzero(self.target >= 0)
         targets = self.target[kept]
         if len(np.unique(targets)) == len(targets) == self.num_voxels:
@@ -87,7 +87,8 @@ def _regroup_axis(
     factor = factors.get(axis.name, 1)
     if not 0 <= start < stop <= axis.num_cells or (stop - start) % factor:
         raise UsageError(
-            f"axis '{axis.name}' has {axis.num_cells} cells: cannot keep [{start}, {stop}) in groups of {factor}",
+            f"axis '{axis.name}' has {axis.num_cells} cells: cannot keep [{start}, {stop}) in "
+            f"groups of {factor}",
             where="crop or coarsen",
             do="choose a range inside the axis that the factor divides",
         )

@@ -8,8 +8,9 @@ arXiv:1705.07057). Which way is fast: `log_prob` is one network pass; drawing is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from nflows.distributions.normal import StandardNormal
@@ -23,6 +24,9 @@ from nflows.transforms import (
 from torch import Tensor, nn
 
 from calo_train.nn.spline import SplineShape, spline_forward
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PERMUTATIONS = {"random": RandomPermutation, "reverse": ReversePermutation}
 
@@ -47,7 +51,7 @@ class MaskedSplineFlow:
     def build(
         self, features: int, context_features: int, embedding_net: nn.Module | None = None
     ) -> Flow:
-        """Build the flow over (n, features) with base N(0, 1) and initial weights from torch's RNG.
+        """Build the flow over (n, features) with base N(0, 1), its weights from torch's RNG.
 
         `context_features` is what enters the blocks, after `embedding_net` where there is one.
         """
@@ -103,7 +107,7 @@ def embedding_network(num_inputs: int, hidden: Sequence[int], num_outputs: int) 
     """Build a fully connected network with ReLU between its layers."""
     widths = [num_inputs, *hidden, num_outputs]
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in itertools.pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

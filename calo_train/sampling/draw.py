@@ -27,10 +27,11 @@ from calo_train.families.targets import family_name
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.progress import Progress
 from calo_train.sampling.request import conditions_outside, require_conditions
-from calo_train.sampling.tile_store import TileStore, owned_store
+from calo_train.sampling.tile_store import owned_store
 from calo_train.sampling.tiles import (
     STOP_SIGNALS,
     Computing,
+    Drawing,
     draw_tiles,
     rows_of_tile,
     tile_numbers,
@@ -74,7 +75,9 @@ def draw_to_file(
     request: SampleRequest,
     out: Path,
     *,
-    computing: Computing | None = None,
+    num_workers: int = 1,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
     layout: str | None = None,
     is_forced: bool = False,
     attributes: Mapping[str, Any] | None = None,
@@ -86,7 +89,7 @@ def draw_to_file(
     signal.
     """
     started = time.monotonic()
-    computing = computing or Computing()
+    computing = Computing(dtype, device or torch.device("cpu"), num_workers)
     require_conditions(request, generator)
     outside = conditions_outside(request, generator)
     notes = (*generator.notes, *(f"extrapolated: {words}" for words in outside))
@@ -99,14 +102,13 @@ def draw_to_file(
     _require_target(out, is_forced=is_forced)
     identity = _identity(generator, request, computing)
     with owned_store(out, identity) as store, _stopping(out) as check:
-        num_resumed = _draw_missing(generator, folder, request, store, computing, check)
-        repairs = _assemble(
-            generator, request, store, out, layout or generator.layout, provenance, check
-        )
+        drawing = Drawing(generator, folder, request, store, computing)
+        num_resumed = _draw_missing(drawing, check)
+        layout = layout or generator.layout
+        repairs = _assemble(drawing, out, layout=layout, attributes=provenance, check=check)
         store.remove()
-    first, end = request.rows
     seconds = time.monotonic() - started
-    return Drawn(out, end - first, num_resumed, seconds, repairs, notes)
+    return Drawn(out, request.num_rows, num_resumed, seconds, repairs, notes)
 
 
 def _require_target(out: Path, *, is_forced: bool) -> None:
@@ -123,53 +125,44 @@ def _require_target(out: Path, *, is_forced: bool) -> None:
     require_writable(out.parent)
 
 
-def _draw_missing(
-    generator: Generator,
-    folder: Path,
-    request: SampleRequest,
-    store: TileStore,
-    computing: Computing,
-    check: Callable[[], None],
-) -> int:
+def _draw_missing(drawing: Drawing, check: Callable[[], None]) -> int:
     """Draw all tiles that are not stored yet; give how many showers were."""
-    tile = generator.family.tile
-    numbers = tile_numbers(request, tile)
-    left = [number for number in numbers if not store.has(number)]
-    first, end = request.rows
-    num_left = sum(rows_of_tile(request, tile, number) for number in left)
-    num_stored = end - first - num_left
+    request, tile = drawing.request, drawing.generator.family.tile
+    stored = drawing.store.numbers()
+    num_stored = sum(rows_of_tile(request, tile, number) for number in stored)
     if num_stored:
-        _log.info("going on: %d of %d showers are drawn", num_stored, end - first)
-    needed = _STORED * 4 * generator.geometry.num_voxels * num_left
-    require_free_space(store.folder.parent, int(needed), purpose=f"{num_left} showers")
-    with Progress("sampling", end - first, unit="showers") as progress:
+        _log.info("going on: %d of %d showers are drawn", num_stored, request.num_rows)
+    num_left = request.num_rows - num_stored
+    needed = _STORED * 4 * drawing.generator.geometry.num_voxels * num_left
+    require_free_space(drawing.store.folder.parent, int(needed), purpose=f"{num_left} showers")
+    left = [number for number in tile_numbers(request, tile) if number not in stored]
+    with Progress("sampling", request.num_rows, unit="showers") as progress:
         progress.skip(num_stored)
-        drawing = draw_tiles(generator, folder, request, store, left, computing)
         try:
-            with closing(drawing):
-                for num_rows in drawing:
+            with closing(draw_tiles(drawing, left)) as tiles:
+                for num_rows in tiles:
                     progress.advance(num_rows)
                     check()
         except BrokenProcessPool as error:
             check()
             raise MachineError(
                 "a worker process was killed; the tiles so far are kept",
-                where=f"{computing.num_workers} workers; most often the memory is full",
+                where=f"{drawing.computing.num_workers} workers; most often the memory is full",
                 do="run the same command with fewer --threads; it goes on where it stopped",
             ) from error
     return num_stored
 
 
 def _assemble(
-    generator: Generator,
-    request: SampleRequest,
-    store: TileStore,
+    drawing: Drawing,
     out: Path,
+    *,
     layout: str,
     attributes: Mapping[str, Any],
     check: Callable[[], None],
 ) -> dict[str, int]:
     """Write all tiles in order under a temporary name, then rename; give the repair counts."""
+    generator, request = drawing.generator, drawing.request
     repairs: dict[str, int] = {}
     names = generator.condition_names
     with (
@@ -179,7 +172,7 @@ def _assemble(
         ) as writer,
     ):
         for number in tile_numbers(request, generator.family.tile):
-            tile = store.load(number)
+            tile = drawing.store.load(number)
             conditions = request.conditions(tile.first, len(tile.energies))
             columns = {name: conditions[name].astype(np.float32) for name in names}
             writer.append(Showers(tile.energies, columns, generator.geometry))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calo_train.atomic_files import replacing, require_writable
 from calo_train.errors import DataError, UsageError
 from calo_train.geometry import geometry_from_mapping
 from calo_train.showers.layouts import ShowerFile, create_showers, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 _BLOCK_ROWS = 1024
 
@@ -63,9 +66,15 @@ def _write(files: list[ShowerFile], out: Path) -> int:
 
 def _ordered(files: list[ShowerFile]) -> list[ShowerFile]:
     found: dict[int, ShowerFile] = {}
-    count = 0
+    _, count = _shard_of(files[0])
     for file in files:
-        index, count = _shard_of(file)
+        index, own_count = _shard_of(file)
+        if own_count != count:
+            raise DataError(
+                f"shards of {count} and of {own_count} pieces",
+                where=f"{files[0].path} and {file.path}",
+                do="give the shards of one request",
+            )
         if index in found:
             raise DataError(
                 f"shard {index}/{count} is given twice",

@@ -1,9 +1,9 @@
 """Random numbers of shower k as a pure function of (seed, k): Philox4x32-10 and Box-Muller.
 
-Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC11). The key is the 64-bit seed, the
-counter (block, purpose, shower low, shower high). No stream is advanced, so a shower draws the same
-whatever the batch, shard or thread. Written here because no library promises its normal numbers
-across versions.
+Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC11). The key is the 64-bit seed,
+the counter (block, purpose, shower low, shower high). No stream is advanced, so a shower draws the
+same whatever the batch, shard or thread. Written here because no library promises its normal
+numbers across versions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def philox(key: int, counter: WordArray) -> WordArray:
 
 
 def uniforms(seed: int, first: int, count: int, num: int, *, purpose: int) -> FloatArray:
-    """Give `num` numbers in (0, 1) for each of the showers first .. first + count, (count, num)."""
+    """Give `num` numbers in (0, 1) for each of `count` showers from `first` on, (count, num)."""
     num_blocks = -(-num // 4)
     showers = np.arange(first, first + count, dtype=np.uint64)[:, None]
     counter = np.empty((count, num_blocks, 4), dtype=np.uint32)
@@ -50,11 +50,11 @@ def uniforms(seed: int, first: int, count: int, num: int, *, purpose: int) -> Fl
     counter[..., 2] = showers & _LOW
     counter[..., 3] = showers >> _WORD
     words = philox(seed, counter).reshape(count, -1)[:, :num]
-    return (words + 0.5) * 2.0**-32
+    return (words.astype(np.float64) + 0.5) * 2.0**-32
 
 
 def normals(seed: int, first: int, count: int, num: int) -> FloatArray:
-    """Give `num` standard normal numbers for each shower, (count, num), by Box-Muller in float64."""
+    """Give `num` standard normal numbers for each shower, (count, num), by Box-Muller."""
     pairs = -(-num // 2)
     flat = uniforms(seed, first, count, 2 * pairs, purpose=BASE_NOISE)
     radius = np.sqrt(-2 * np.log(flat[:, :pairs]))

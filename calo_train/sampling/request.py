@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from calo_train.quantities import Spectrum, format_energy
 from calo_train.sampling.noise import CONDITIONS, uniforms
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from calo_train.families.generator import Generator
 
 FloatArray = npt.NDArray[np.float64]
@@ -54,11 +55,26 @@ class SampleRequest:
             raise UsageError(
                 f"seed {self.seed} is out of range", where="--seed", do="give 0 to 2^63 - 1"
             )
+        for name, values in self.given.items():
+            if len(values) < max(self.num_showers, 1):
+                raise UsageError(
+                    f"{self.num_showers} showers are asked for and {len(values)} values given",
+                    where=f"-n and the condition {name}",
+                    do=f"give -n {len(values)} or less"
+                    if len(values)
+                    else "give a file with rows",
+                )
 
     @property
     def rows(self) -> tuple[int, int]:
         """Showers [first, end) that this shard draws."""
         return self.shard.rows(self.num_showers)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of showers that this shard draws."""
+        first, end = self.rows
+        return end - first
 
     def conditions(self, first: int, count: int) -> dict[str, FloatArray]:
         """Give the conditions of showers first .. first + count; beyond the end the last given.
@@ -133,14 +149,12 @@ def require_conditions(request: SampleRequest, generator: Generator) -> None:
             where=f"conditions of the generator: {', '.join(wanted)}",
             do="give it, such as --energy 50GeV, or take all from a file with --like FILE",
         )
-    for name in wanted:
-        low, _ = _extremes(request, name)
-        if name == "incident_energy" and not low > 0:
-            raise UsageError(
-                f"the incident energy {format_energy(low)} is not above zero",
-                where="conditions of the request",
-                do="give energies above zero",
-            )
+    if "incident_energy" in wanted and not _extremes(request, "incident_energy")[0] > 0:
+        raise UsageError(
+            "an incident energy is not above zero",
+            where="conditions of the request",
+            do="give energies above zero",
+        )
     outside = conditions_outside(request, generator)
     if outside and not request.is_extrapolating:
         raise UsageError(

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_DIGITS = 9  # of a tile's number, at least, so that a listing is in order
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """The wanted showers of one tile: energies (rows, voxels) float32 MeV from shower `first` on."""
+    """The wanted showers of one tile, from shower `first` on: energies (rows, voxels) in MeV."""
 
     number: int
     first: int
@@ -43,9 +44,9 @@ class TileStore:
 
     folder: Path
 
-    def has(self, number: int) -> bool:
-        """Tell whether a tile is finished."""
-        return self._path(number).is_file()
+    def numbers(self) -> set[int]:
+        """Give the numbers of the finished tiles."""
+        return {int(path.stem) for path in self.folder.glob(f"{'[0-9]' * _DIGITS}*.npz")}
 
     def save(self, tile: Tile) -> None:
         """Store a finished tile."""
@@ -77,7 +78,7 @@ class TileStore:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number:09d}.npz"
+        return self.folder / f"{number:0{_DIGITS}d}.npz"
 
 
 @contextmanager
@@ -99,7 +100,11 @@ def owned_store(out: Path, identity: str) -> Iterator[TileStore]:
         if not (request.is_file() and request.read_text(encoding="utf-8") == identity):
             _drop_tiles(store, out)
             write_text(request, identity)
-        yield store
+        try:
+            yield store
+        finally:
+            if not store.numbers():
+                store.remove()
 
 
 def _require_lock(lock: IO[str], out: Path) -> None:
@@ -125,6 +130,8 @@ def _drop_leftovers(store: TileStore, out: Path) -> None:
 def _drop_tiles(store: TileStore, out: Path) -> None:
     tiles = list(store.folder.glob("*.npz"))
     if tiles:
-        _log.info("%d tiles of another request lay beside %s; they are dropped", len(tiles), out.name)
+        _log.info(
+            "%d tiles of another request lay beside %s; they are dropped", len(tiles), out.name
+        )
     for tile in tiles:
         tile.unlink()

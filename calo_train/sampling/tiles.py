@@ -31,6 +31,7 @@ from calo_train.sampling.noise import normals
 from calo_train.sampling.tile_store import Tile, TileStore
 
 if TYPE_CHECKING:
+    from collections.abc import Generator as GeneratorType
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -44,9 +45,31 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Computing:
     """Precision and place of the computation, and how many tiles run at once."""
 
-    dtype: torch.dtype = torch.float64
-    device: torch.device = torch.device("cpu")
-    num_workers: int = 1
+    dtype: torch.dtype
+    device: torch.device
+    num_workers: int
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A request on its way: from which generator, in which folder it lies, where tiles go."""
+
+    generator: Generator
+    folder: Path
+    request: SampleRequest
+    store: TileStore
+    computing: Computing
+
+
+@dataclass(frozen=True, eq=False)
+class _WorkerSetting:
+    """What a worker process is told; the generator it reads itself."""
+
+    folder: Path
+    fingerprint: str
+    request: SampleRequest
+    store: TileStore
+    computing: Computing
 
 
 class TileMaker:
@@ -105,43 +128,43 @@ def rows_of_tile(request: SampleRequest, tile: int, number: int) -> int:
     return min(end, (number + 1) * tile) - max(first, number * tile)
 
 
-def draw_tiles(
-    generator: Generator,
-    folder: Path,
-    request: SampleRequest,
-    store: TileStore,
-    numbers: Sequence[int],
-    computing: Computing,
-) -> Iterator[int]:
-    """Draw and store tiles, here or in workers that read the generator from `folder`.
+def draw_tiles(drawing: Drawing, numbers: Sequence[int]) -> GeneratorType[int]:
+    """Draw and store tiles, here or in workers that read the generator from its folder.
 
     Yields the number of showers of each tile that was stored, in order.
     """
+    computing = drawing.computing
     num_workers = min(computing.num_workers, len(numbers))
     if num_workers > 1 and computing.device.type == "cpu":
-        yield from _draw_in_workers(
-            (folder, generator.fingerprint, request, store, computing), numbers, num_workers
-        )
+        yield from _draw_in_workers(drawing, numbers, num_workers)
         return
     with _one_thread():
-        sampler = generator.sampler(dtype=computing.dtype, device=computing.device)
-        maker = TileMaker(sampler, request)
+        sampler = drawing.generator.sampler(dtype=computing.dtype, device=computing.device)
+        maker = TileMaker(sampler, drawing.request)
         for number in numbers:
-            yield _stored(maker.draw(number), store)
+            yield _stored(maker.draw(number), drawing.store)
 
 
 def available_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
 
 
-def _draw_in_workers(
-    setting: _WorkerSetting,
-    numbers: Sequence[int],
-    num_workers: int,
-) -> Iterator[int]:
+def _draw_in_workers(drawing: Drawing, numbers: Sequence[int], num_workers: int) -> Iterator[int]:
+    setting = _WorkerSetting(
+        drawing.folder,
+        drawing.generator.fingerprint,
+        drawing.request,
+        drawing.store,
+        drawing.computing,
+    )
     workers = ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=setting
+        num_workers,
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(setting,),
     )
     try:
         with _signals_held():
@@ -181,14 +204,13 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_WorkerSetting = tuple["Path", str, "SampleRequest", TileStore, Computing]
 _worker_setting: list[_WorkerSetting] = []  # of a worker process
 
 
-def _start_worker(*setting: object) -> None:
+def _start_worker(setting: _WorkerSetting) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _worker_setting.append(setting)  # type: ignore[arg-type]  # initargs are untyped
+    _worker_setting.append(setting)
 
 
 def _leave_with_parent() -> None:
@@ -207,13 +229,13 @@ def _draw_in_worker(number: int) -> int:
 @cache
 def _worker_tools() -> tuple[TileMaker, TileStore]:
     """Build the sampler with the first tile: unlike an initialiser's, its errors arrive."""
-    folder, fingerprint, request, store, computing = _worker_setting[0]
-    generator = load_generator(folder)
-    if generator.fingerprint != fingerprint:
+    setting = _worker_setting[0]
+    generator = load_generator(setting.folder)
+    if generator.fingerprint != setting.fingerprint:
         raise DataError(
             "the generator changed while it was sampled",
-            where=str(folder),
+            where=str(setting.folder),
             do="run the command again",
         )
-    sampler = generator.sampler(dtype=computing.dtype, device=computing.device)
-    return TileMaker(sampler, request), store
+    sampler = generator.sampler(dtype=setting.computing.dtype, device=setting.computing.device)
+    return TileMaker(sampler, setting.request), setting.store

@@ -1,4 +1,4 @@
-"""The value that flows through the house: voxel energies, conditions and the geometry they live on."""
+"""The value that flows through the house: voxel energies, conditions and their geometry."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ class Showers:
     def __post_init__(self) -> None:
         if self.energies.ndim != 2 or self.energies.shape[1] != self.geometry.num_voxels:
             raise DataError(
-                f"energies have the shape {self.energies.shape}, expected (n, {self.geometry.num_voxels})",
+                f"energies have the shape {self.energies.shape}, expected "
+                f"(n, {self.geometry.num_voxels})",
                 where=self.geometry.describe(),
                 do="give one row a shower, in the geometry's voxel order",
             )
         for name, values in self.conditions.items():
             if values.shape != (len(self.energies),):
                 raise DataError(
-                    f"condition '{name}' has the shape {values.shape}, expected ({len(self.energies)},)",
+                    f"condition '{name}' has the shape {values.shape}, expected "
+                    f"({len(self.energies)},)",
                     where=self.geometry.describe(),
                     do="give one value a shower",
                 )

@@ -206,7 +206,7 @@ def open_paths(
     files: list[ShowerFile] = []
     try:
         for path in paths:
-            files.append(open_file(Path(path).expanduser(), units=units))  # noqa: PERF401 - closed on error
+            files.append(open_file(Path(path).expanduser(), units=units))  # noqa: PERF401 - all files so far are closed on an error
         return ShowerSource(files, geometry or _own_geometry(files[0]), crop)
     except BaseException:
         for file in files:

@@ -6,7 +6,6 @@ shower is as likely as the shower itself. The data set says which hold; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,8 @@ import numpy.typing as npt
 from calo_train.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from calo_train.geometry import Geometry, Layer
 
 IndexArray = npt.NDArray[np.int64]
@@ -33,7 +34,9 @@ def symmetry_images(geometry: Geometry, names: Sequence[str]) -> IndexArray:
     frontier = [identity]
     while frontier:
         reached = [image[step] for image in frontier for step in steps]
-        frontier = [image for image in reached if found.setdefault(image.tobytes(), image) is image]
+        frontier = [
+            image for image in reached if found.setdefault(image.tobytes(), image) is image
+        ]
     return np.stack(list(found.values()))
 
 
@@ -55,9 +58,9 @@ def _image(layer: Layer, cells: IndexArray, name: str) -> IndexArray:
             return np.flip(cells, axis=position)
         if kind == "turn" and axis.is_periodic:
             return np.roll(cells, 1, axis=position)
-    if kind == "swap" and rest in (f"{names[0]}{names[1]}", f"{names[0]}_{names[1]}"):
-        if np.allclose(layer.axes[0].edges, layer.axes[1].edges):
-            return cells.T
+    both = (f"{names[0]}{names[1]}", f"{names[0]}_{names[1]}")
+    if kind == "swap" and rest in both and _is_square(layer):
+        return cells.T
     raise UsageError(
         f"'{name}' is not a symmetry of these layers: axes {names[0]}, {names[1]}, {layer.shape}",
         where="dataset.symmetries",
@@ -69,3 +72,8 @@ def _is_mirrored(edges: Sequence[float]) -> bool:
     values = np.asarray(edges)
     steps = np.diff(values)
     return bool(np.allclose(steps, steps[::-1]))
+
+
+def _is_square(layer: Layer) -> bool:
+    first, second = layer.axes
+    return first.num_cells == second.num_cells and np.allclose(first.edges, second.edges)

@@ -7,7 +7,6 @@ takes its share of every batch, so that the batch as a whole is the same for any
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,8 @@ from calo_train.showers.symmetries import symmetry_images
 from calo_train.training.randomness import keyed_generator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from calo_train.geometry import Geometry
     from calo_train.showers.showers import Showers
     from calo_train.showers.stream import BatchStream
@@ -31,7 +32,7 @@ _DEVICE_SHARE = 0.4  # of the free GPU memory may hold the data set
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """A batch as stored: energies (n, voxels) MeV before rounding is undone, and where it is from."""
+    """A batch as stored: energies (n, voxels) MeV, rounding not undone, and its rows."""
 
     energies: Tensor
     conditions: dict[str, Tensor]
@@ -121,9 +122,7 @@ class BatchPreparation:
         if len(self._images) == 1:
             return batch
         device = batch.energies.device
-        choice = torch.randint(
-            len(self._images), (len(batch),), generator=random, device=device
-        )
+        choice = torch.randint(len(self._images), (len(batch),), generator=random, device=device)
         return ShowerBatch(
             batch.energies.gather(1, self._images[choice]), batch.conditions, batch.rows
         )
@@ -131,7 +130,7 @@ class BatchPreparation:
     def validation(
         self, stored: StoredBatch, random: torch.Generator, dtype: torch.dtype
     ) -> ShowerBatch:
-        """Prepare a validation batch: the density is judged without the comb of stored rounding."""
+        """Prepare a validation batch: judged without the comb of stored rounding."""
         energies = stored.energies
         # A set that was never rounded takes no noise, so that its random numbers are not spent.
         if bool((stored.mantissa_bits > 0).any()):

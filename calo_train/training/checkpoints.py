@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import pickle
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from calo_train.atomic_files import remove_leftovers, replacing
 from calo_train.errors import MachineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
@@ -42,7 +44,14 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             continue
         try:
             state = _load(path)
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except (
+            RuntimeError,
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            pickle.UnpicklingError,
+        ) as error:
             problems.append(f"{name}: {str(error).splitlines()[0]}")
             continue
         for problem in problems:

@@ -7,9 +7,7 @@ three-part errors with the nearest names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -25,6 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from calo_train.config_folder import conf_folder, config_groups
 from calo_train.errors import UsageError, nearest_names
 from calo_train.training.config import RunConfig, check_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 ROOT_CONFIG = "train"
 
@@ -133,7 +135,10 @@ def _paths(value: object, prefix: str = "") -> list[str]:
 def _unresolved(error: OmegaConfBaseException) -> UsageError:
     key = getattr(error, "full_key", None) or "a key"
     return UsageError(
-        f"'{key}' has no value yet" if "Missing" in type(error).__name__ else str(error).splitlines()[0],
+        f"'{key}' has no value yet"
+        if "Missing" in type(error).__name__
+        else str(error).splitlines()[0],
         where=str(key),
-        do=f"set it, for example {key}=VALUE" + (" (a file, a list or a glob)" if "path" in str(key) else ""),
+        do=f"set it, for example {key}=VALUE"
+        + (" (a file, a list or a glob)" if "path" in str(key) else ""),
     )

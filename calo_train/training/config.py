@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calo_train.errors import UsageError, nearest_names
-from calo_train.families.contracts import Family
 from calo_train.families.settings import build_family, build_settings
 from calo_train.families.targets import family_name
 from calo_train.quantities import parse_quantity
 from calo_train.showers.dataset import DatasetConfig
+
+if TYPE_CHECKING:
+    from calo_train.families.contracts import Family
 
 _TOP_KEYS = ("dataset", "model", "trainer", "logger", "name", "runs_folder", "seed", "only",
              "restart", "dry_run")  # fmt: skip
@@ -42,9 +44,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         _require_choice("trainer.accelerator", self.accelerator, ("cpu", "gpu"))
         _require_choice("trainer.precision", self.precision, ("32-true", "64-true"))
-        parse_quantity(
-            self.checkpoint_interval, "duration", where="trainer.checkpoint_interval"
-        )
+        parse_quantity(self.checkpoint_interval, "duration", where="trainer.checkpoint_interval")
         if self.max_time is not None:
             parse_quantity(self.max_time, "duration", where="trainer.max_time")
 
@@ -89,7 +89,7 @@ class RunConfig:
 
 
 def check_config(resolved: Mapping[str, Any]) -> RunConfig:
-    """Turn a composed, resolved config into a RunConfig; every wrong key or value is a UsageError."""
+    """Turn a resolved config into a RunConfig; every wrong key or value is a UsageError."""
     for key in resolved:
         if key not in _TOP_KEYS:
             raise UsageError(
@@ -118,7 +118,6 @@ def check_config(resolved: Mapping[str, Any]) -> RunConfig:
         dry_run=_flag(resolved, "dry_run"),
         resolved=resolved,
     )
-
 
 
 def differing_keys(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> dict[str, str]:

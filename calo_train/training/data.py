@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from calo_train.errors import DataError
 from calo_train.quantities import format_energy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import numpy as np
     import numpy.typing as npt
 
@@ -137,7 +138,7 @@ def require_fingerprint(source: ShowerSource, record: Mapping[str, Any]) -> None
         f"{', '.join(recorded.get('files', []))} then, {source.num_showers} in "
         f"{', '.join(path.name for path in source.paths)} now, with other content",
         where=", ".join(str(path) for path in source.paths),
-        do="restore the files, point dataset.path at a copy of them, or train under another name=...",
+        do="restore the files, point dataset.path at a copy, or train under another name=...",
     )
 
 
@@ -184,6 +185,8 @@ def _log_data(data: TrainingData) -> None:
     if (source.mantissa_bits > 0).any():
         _log.info("      stored rounding is undone by noise of one unit in the last place")
     if data.symmetries:
-        _log.info("      every shower is trained on in all images under %s", ", ".join(data.symmetries))
+        _log.info(
+            "      every shower is trained on in all images under %s", ", ".join(data.symmetries)
+        )
     for note in data.notes:
         _log.info("note: %s", note)

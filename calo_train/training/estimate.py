@@ -63,9 +63,7 @@ def estimate(config: RunConfig) -> Estimate:
     require_devices(config.trainer)
     data = prepare_data(config)
     stages = config.family.stages(data.geometry, data.statistics, data.threshold)
-    groups = plan_groups(
-        stages, only=config.only, parts_per_group=config.family.parts_per_group
-    )
+    groups = plan_groups(stages, only=config.only, parts_per_group=config.family.parts_per_group)
     measured = [_measure(build_module(config, group, data), config) for group in groups]
     num_weights = sum(stage.num_weights for stage in measured)
     # ru_maxrss is in KiB on Linux and in bytes on macOS.

@@ -7,12 +7,11 @@ import math
 import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from calo_train.atomic_files import replacing
 from calo_train.errors import MachineError
@@ -22,14 +21,16 @@ from calo_train.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from calo_train.training.likelihood import LikelihoodModule
 from calo_train.training.lock import beat
 from calo_train.training.metrics_file import EpochMetrics, append_metrics, keep_epochs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning.pytorch.loggers import Logger
 
     from calo_train.training.config import TrainerConfig
+    from calo_train.training.likelihood import LikelihoodModule
     from calo_train.training.parts import Part
     from calo_train.training.run_folder import RunFolder
     from calo_train.training.stopping import StopRequest
@@ -162,7 +163,7 @@ class _FitCallback(Callback):
         self._context.stop.listen()
         if trainer.world_size > 1:
             # Gradients are summed part by part; the wrapper must not wait for all of them.
-            trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr, assignment]
+            trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

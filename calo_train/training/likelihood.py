@@ -8,7 +8,6 @@ averaged over all showers of the batch, part by part.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +25,7 @@ from calo_train.training.parts import Part
 from calo_train.training.randomness import keyed_global_random, keyed_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from calo_train.families.contracts import PartInput, ShowerBatch
     from calo_train.showers.stream import BatchStream
@@ -159,7 +158,12 @@ class LikelihoodModule(LightningModule):
     def validation_step(self, stored: StoredBatch, batch_index: int) -> None:
         """Add the losses of a batch; its noise is the same in every epoch."""
         random = preparation_random(
-            self.device, self._seed, f"{self.group.stage.name} validation", 0, batch_index, self.global_rank
+            self.device,
+            self._seed,
+            f"{self.group.stage.name} validation",
+            0,
+            batch_index,
+            self.global_rank,
         )
         batch = self._prepare.validation(stored, random, self.dtype_of_flows)
         active = self.active_parts
@@ -167,7 +171,10 @@ class LikelihoodModule(LightningModule):
         for index, part in active:
             losses = part.judged_loss(inputs(index)).double()
             self._validation_sums[part.name] += torch.stack(
-                [losses.sum(), torch.full_like(losses[0], len(losses)) if len(losses) else losses.sum()]
+                [
+                    losses.sum(),
+                    torch.full_like(losses[0], len(losses)) if len(losses) else losses.sum(),
+                ]
             )
 
     def validation_losses(self) -> dict[str, float]:
@@ -223,8 +230,9 @@ class LikelihoodModule(LightningModule):
         return DivergedError(
             f"the loss of part {self.group.stage.name}/{part.name} is not finite "
             f"({len(bad)} of {len(losses)} showers); the step was not applied",
-            where=f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.num_batches}, learning "
-            f"rate {part.learning_rate:.3g}, data rows {rows}, largest feature {largest:.4g}",
+            where=f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.num_batches}, "
+            f"learning rate {part.learning_rate:.3g}, data rows {rows}, "
+            f"largest feature {largest:.4g}",
             do=f"the last good checkpoint stays; lower "
             f"model.{self.group.stage.name}_training.learning_rate or set gradient_clip, "
             "under another name=... or with restart=true",
@@ -244,5 +252,3 @@ class _EpochLoader:
 
     def __iter__(self) -> Iterator[StoredBatch]:
         return self._batches.epoch(self._epoch, self._start)
-
-

@@ -12,13 +12,15 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calo_train.atomic_files import machine_error
 from calo_train.errors import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FOREIGN_STALE_AFTER = 1800.0  # seconds without a heartbeat from another host
 _log = logging.getLogger(__name__)
@@ -129,5 +131,3 @@ def _words(owner: dict[str, Any]) -> str:
         f"{owner.get('command', 'unknown command')}, pid {owner.get('pid', '?')} "
         f"on {owner.get('host', '?')} since {owner.get('since', '?')}"
     )
-
-

@@ -47,7 +47,7 @@ def close_logger(logger: Logger | None, *, kind: str) -> None:
         return
     import wandb
 
-    wandb.finish(quiet=True)
+    wandb.finish()
 
 
 def _wandb_logger(config: RunConfig, run: RunFolder) -> Logger:
@@ -82,7 +82,9 @@ def _wandb_logger(config: RunConfig, run: RunFolder) -> Logger:
     )
     _ = logger.experiment
     if is_offline:
-        _log.info("W&B is offline; send the run later with: wandb sync %s/wandb/offline-*", run.path)
+        _log.info(
+            "W&B is offline; send the run later with: wandb sync %s/wandb/offline-*", run.path
+        )
     return logger
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calo_train.errors import DataError
 from calo_train.training.lock import describe_owner
 from calo_train.training.run_folder import RunFolder, finished_parts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def find_runs(folder: Path) -> list[RunFolder]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
-from calo_train.families.contracts import PartInput, TrainingSettings
+if TYPE_CHECKING:
+    from calo_train.families.contracts import PartInput, TrainingSettings
 
 _ONECYCLE_START = 25.0  # the cycle starts at the peak over this; torch's default, as in the papers
 

@@ -6,11 +6,15 @@ fit trains together; whatever the grouping, each part has its own loss, best epo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from calo_train.errors import UsageError, nearest_names
-from calo_train.families.contracts import LikelihoodStage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from calo_train.families.contracts import LikelihoodStage
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ def describe_hardware(accelerator: str) -> dict[str, Any]:
     """Name processor, cores and, where one is used, the GPU."""
     hardware: dict[str, Any] = {
         "processor": processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
     }
     if accelerator == "gpu":
         import torch
@@ -39,6 +41,12 @@ def describe_hardware(accelerator: str) -> dict[str, Any]:
             torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
         ]
     return hardware
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process of a training that keeps its records."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def processor_name() -> str:

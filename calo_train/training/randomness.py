@@ -8,10 +8,13 @@ and a part draws the same in every grouping.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def keyed_seed(seed: int, *words: str | int) -> int:

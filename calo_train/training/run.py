@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from calo_train.atomic_files import require_free_space, require_writable
 from calo_train.errors import CaloTrainError, Stopped
@@ -23,17 +19,22 @@ from calo_train.training.likelihood import LikelihoodModule
 from calo_train.training.lock import owned
 from calo_train.training.loggers import build_logger, close_logger, require_logger
 from calo_train.training.plan import Group, plan_groups
-from calo_train.training.provenance import describe_hardware, describe_program
+from calo_train.training.provenance import describe_hardware, describe_program, is_main_process
 from calo_train.training.run_folder import RunFolder, finished_parts
 from calo_train.training.stopping import StopRequest
 from calo_train.training.work import WorkDisplay, total_work
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from calo_train.families.contracts import LikelihoodStage
     from calo_train.training.config import RunConfig
 
 RECORD_FORMAT = 1
-DISK_COPIES = 9  # of the weights on disk at worst: two checkpoints with Adam and best, parts, generator
+DISK_COPIES = (
+    9  # of the weights on disk at worst: two checkpoints with Adam and best, parts, generator
+)
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +71,7 @@ def train(config: RunConfig) -> TrainingResult:
     """Train what the configuration asks for; the same call resumes an interrupted training."""
     started = time.monotonic()
     run = RunFolder(config.folder)
-    is_main = rank_zero_only.rank == 0
+    is_main = is_main_process()
     require_logger(config.logger)
     require_devices(config.trainer)
     if run.exists() and not config.restart:
@@ -126,12 +127,14 @@ def _train_stages(
     family = config.family
     stages = family.stages(data.geometry, data.statistics, data.threshold)
     groups = plan_groups(stages, only=config.only, parts_per_group=family.parts_per_group)
-    if rank_zero_only.rank == 0:
+    if is_main_process():
         _record_start(config, run, data, stages)
     left = _unfinished(run, groups)
     modules = [build_module(config, group, data) for group in left]
     num_weights = sum(p.numel() for module in modules for p in module.flows.parameters())
-    require_free_space(run.path, DISK_COPIES * 4 * num_weights, purpose="checkpoints and generator")
+    require_free_space(
+        run.path, DISK_COPIES * 4 * num_weights, purpose="checkpoints and generator"
+    )
     _log.info("%d parts to train, %.3g weights", sum(len(g.parts) for g in left), num_weights)
     max_time = config.trainer.max_time
     seconds = (
@@ -260,4 +263,3 @@ def _logged(run: RunFolder) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-

@@ -7,9 +7,7 @@ is read from the files themselves: a part is finished when its weights lie under
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,6 +17,9 @@ from calo_train.errors import DataError, UsageError
 from calo_train.training.config import differing_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from calo_train.showers.source import ShowerSource
     from calo_train.showers.split import Split
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import signal
 import time
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from calo_train.errors import Interrupted, Stopped
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

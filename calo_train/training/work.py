@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from calo_train.progress import Progress
-
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from calo_train.progress import Progress
     from calo_train.training.likelihood import LikelihoodModule
     from calo_train.training.metrics_file import EpochMetrics
 

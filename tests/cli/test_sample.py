@@ -6,13 +6,17 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import commands
 import h5py
 import numpy as np
 import pytest
 
-import commands
 from calo_train.showers.source import open_paths
+
+if TYPE_CHECKING:
+    import subprocess
 
 REQUEST = ("-n", "90", "--energy", "20:80GeV", "--seed", "0", "--threads", "1")
 
@@ -86,6 +90,70 @@ def test_killed_sampling_goes_on_to_the_same_bits(finished_run: Path) -> None:
     assert _equal(cwd / "k.h5", _sample(finished_run, "one_go.h5", *long))
 
 
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_signalled_group_stops_in_order_and_goes_on(
+    finished_run: Path, sent: signal.Signals, code: int
+) -> None:
+    """S3: batch systems and terminals signal workers and all; no tile in hand is lost."""
+    cwd = finished_run.parent
+    process = _started_with_workers(finished_run)
+    os.killpg(process.pid, sent)
+    _, messages = process.communicate(timeout=commands.TIMEOUT)
+    assert process.returncode == code, messages
+    assert "goes on where it stopped" in messages
+    assert "Traceback" not in messages
+    assert _running_in(process.pid) == []
+    assert list((cwd / ".w.h5.tiles").glob("0*.npz"))
+    assert not list(cwd.glob("*w.h5"))
+
+
+def test_workers_leave_with_a_killed_parent(finished_run: Path) -> None:
+    process = _started_with_workers(finished_run)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=commands.TIMEOUT)
+    deadline = time.monotonic() + 30
+    while _running_in(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _running_in(process.pid) == []
+
+
+def test_killed_worker_is_an_error_of_the_machine(finished_run: Path) -> None:
+    """As by a system whose memory is full; the parent neither hangs nor calls it a bug."""
+    process = _started_with_workers(finished_run)
+    workers = [pid for pid in _running_in(process.pid) if pid != process.pid]
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    _, messages = process.communicate(timeout=commands.TIMEOUT)
+    assert process.returncode == 5, messages
+    assert "worker process was killed" in messages
+    assert "--threads" in messages
+
+
+def _started_with_workers(run: Path) -> subprocess.Popen[str]:
+    """Start a long request on two workers in a process group of its own; give it after a tile."""
+    arguments = ("-n", "200000", "--energy", "20:80GeV", "--threads", "2", "--out", "w.h5")
+    process = commands.start("calo-sample", str(run), *arguments, cwd=run.parent)
+    while not list((run.parent / ".w.h5.tiles").glob("0*.npz")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    return process
+
+
+def _running_in(group: int) -> list[int]:
+    """Processes of a group that still run; the dead that nobody has waited for do not count."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, process_group = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue  # it ended meanwhile
+        if int(process_group) == group and state != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
 def test_first_showers_of_a_longer_request_are_those_of_a_shorter_one(
     finished_run: Path, whole: Path
 ) -> None:
@@ -101,6 +169,17 @@ def test_like_takes_the_conditions_of_a_file(finished_run: Path, tiny_data: Path
     with open_paths([tiny_data], geometry=None) as source:
         expected = source.read(0, 40).conditions["incident_energy"]
     assert np.array_equal(_showers(out)[1], expected)
+
+
+def test_without_energies_the_trained_domain_is_drawn(finished_run: Path) -> None:
+    """What calo-train offers as the next command must work; it is logged and recorded."""
+    done = commands.run(
+        "calo-sample", str(finished_run), "-n", "5", "--out", "d.h5", cwd=finished_run.parent
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trained domain, incident_energy" in done.stderr
+    assert "calo-eval" in done.stdout
+    assert _showers(finished_run.parent / "d.h5")[1].min() > 10_000
 
 
 def test_output_is_physical_and_says_where_it_comes_from(whole: Path) -> None:
@@ -124,6 +203,7 @@ def test_no_showers_are_a_valid_file_and_too_many_are_refused(finished_run: Path
         cwd=finished_run.parent,
     )  # fmt: skip
     commands.require_message(done, 5, "disk space", "needed")
+    assert not list((finished_run / "samples").glob(".*"))
 
 
 def test_existing_output_needs_force(finished_run: Path, whole: Path) -> None:
@@ -140,7 +220,8 @@ def test_existing_output_needs_force(finished_run: Path, whole: Path) -> None:
         (("-n", "5", "--energy", "50"), "unit"),
         (("-n", "5", "--energy", "50m"), "GeV"),
         (("-n", "5", "--energy", "900GeV"), "--extrapolate"),
-        (("-n", "5"), "incident_energy"),
+        (("-n", "5", "--azimuth", "10deg"), "no condition 'azimuth'"),
+        (("-n", "5", "--energy", "0GeV", "--extrapolate"), "above zero"),
         (("--energy", "50GeV"), "-n"),
         (("-n", "5", "--energy", "50GeV", "--shard", "2/2"), "shard"),
         (("-n", "5", "--energy", "50GeV", "--dtype", "float16"), "float64"),
@@ -158,6 +239,7 @@ def test_extrapolation_marks_the_file(finished_run: Path) -> None:
     out = _sample(finished_run, "far.h5", "-n", "5", "--energy", "900GeV", "--extrapolate")
     with h5py.File(out) as file:
         assert "extrapolated" in file.attrs["notes"]
+        assert file.attrs["is_extrapolated"]
 
 
 def test_unfinished_run_names_its_missing_parts(tmp_path: Path, tiny_data: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-import pytest
+from typing import TYPE_CHECKING
 
 import commands
 import detectors
+import numpy as np
+import pytest
+
 from calo_train.showers.source import open_paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FAMILIES = {"l2lflows": commands.TINY_MODEL}
 

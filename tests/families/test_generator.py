@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,6 +11,10 @@ import yaml
 from calo_train.errors import DataError, UsageError
 from calo_train.families.generator import load_generator
 from calo_train.families.targets import resolve_family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -64,7 +67,10 @@ def test_missing_part_is_named(folder: Path) -> None:
     ],
 )
 def test_foreign_manifest_is_refused(
-    folder: Path, change: Callable[[dict], None], error: type[Exception], words: str  # type: ignore[type-arg]
+    folder: Path,
+    change: Callable[[dict], None],
+    error: type[Exception],
+    words: str,  # type: ignore[type-arg]
 ) -> None:
     """X1: a generator is data; its text can not run code or point outside its folder."""
     _change(folder, change)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 import yaml
+from detectors import cartesian, make_showers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,9 @@ from calo_train.families.settings import build_family
 from calo_train.geometry import Geometry, geometry_from_mapping
 from calo_train.nn.flows import count_parameters
 from calo_train.showers.statistics import gather_statistics
-from detectors import cartesian, make_showers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SUM_RTOL = 1e-12  # float64 sums of a hundred voxels
 
@@ -49,7 +52,9 @@ def test_energy_flow_has_the_published_size() -> None:
 def test_causal_flows_have_the_published_size() -> None:
     """44,775,136 weights in 30 flows: 2302.11594, with its embedding networks."""
     family, geometry = _paper()
-    sizes = [count_parameters(build_causal_flow(family, geometry, 1, layer)) for layer in range(30)]
+    sizes = [
+        count_parameters(build_causal_flow(family, geometry, 1, layer)) for layer in range(30)
+    ]
     assert sizes[:6] == [1_306_096, 1_405_360, 1_430_960, 1_456_560, 1_482_160, 1_507_760]
     assert sum(sizes) == 44_775_136
 
@@ -79,7 +84,10 @@ def test_renormalised_layers_carry_their_energy_above_the_threshold(
     assert not kept[0].any()
     expected = layer_energy if layer_energy >= 0.1 else 0.0
     torch.testing.assert_close(
-        kept[1:].sum(dim=1), torch.full((19,), expected, dtype=torch.float64), rtol=SUM_RTOL, atol=SUM_RTOL
+        kept[1:].sum(dim=1),
+        torch.full((19,), expected, dtype=torch.float64),
+        rtol=SUM_RTOL,
+        atol=SUM_RTOL,
     )
     assert (kept[kept > 0] >= 0.1 * (1 - SUM_RTOL)).all()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 from calo_train.errors import UsageError
 from calo_train.families.generator import load_generator
 from calo_train.quantities import Spectrum
-from calo_train.sampling.request import SampleRequest, Shard, parse_shard, require_conditions
+from calo_train.sampling.request import (
+    SampleRequest,
+    Shard,
+    conditions_outside,
+    parse_shard,
+    require_conditions,
+    trained_laws,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @given(st.integers(0, 10_000), st.integers(1, 50))
@@ -20,7 +31,7 @@ def test_shards_cut_a_request_without_gap_or_overlap(num_showers: int, count: in
     ends = [Shard(index, count).rows(num_showers) for index in range(count)]
     assert ends[0][0] == 0
     assert ends[-1][1] == num_showers
-    assert all(left[1] == right[0] for left, right in zip(ends, ends[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(ends))
 
 
 def test_energies_follow_their_law_and_not_the_cut() -> None:
@@ -45,10 +56,22 @@ def test_the_trained_domain_is_kept_unless_asked_otherwise(finished_run: Path) -
     law = {"incident_energy": Spectrum(500_000.0, 500_000.0)}
     with pytest.raises(UsageError, match=r"500 GeV.*trained"):
         require_conditions(SampleRequest(1, law), generator)
-    notes = require_conditions(SampleRequest(1, law, is_extrapolating=True), generator)
-    assert "extrapolated" in notes[0]
-    inside = {"incident_energy": Spectrum(10_000.0, 100_000.0)}
-    assert require_conditions(SampleRequest(1, inside), generator) == ()
+    far = SampleRequest(1, law, is_extrapolating=True)
+    require_conditions(far, generator)
+    assert "500 GeV" in conditions_outside(far, generator)[0]
+    inside = SampleRequest(1, {"incident_energy": Spectrum(10_000.0, 100_000.0)})
+    require_conditions(inside, generator)
+    assert conditions_outside(inside, generator) == ()
+
+
+def test_without_conditions_the_trained_domain_is_the_law(finished_run: Path) -> None:
+    generator = load_generator(finished_run / "generator")
+    request = SampleRequest(500, trained_laws(generator))
+    require_conditions(request, generator)
+    low, high = generator.statistics.condition_range["incident_energy"]
+    energies = request.conditions(0, 500)["incident_energy"]
+    assert low <= energies.min() < low + 0.05 * (high - low)
+    assert high - 0.05 * (high - low) < energies.max() <= high
 
 
 def test_missing_and_unknown_conditions_are_named(finished_run: Path) -> None:

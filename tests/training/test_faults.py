@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+import commands
 import h5py
 import pytest
 
-import commands
 from calo_train.training.lock import owned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 RUN = "runs/native/l2lflows/default"
 
@@ -35,7 +38,9 @@ def test_same_seed_twice_gives_equal_losses_and_zero_is_a_seed(
     """R24."""
     losses = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        arguments = commands.tiny_training(tiny_data, f"seed={seed}", f"name={name}", "only=energy")
+        arguments = commands.tiny_training(
+            tiny_data, f"seed={seed}", f"name={name}", "only=energy"
+        )
         done = commands.run("calo-train", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         table = tmp_path / f"runs/native/l2lflows/{name}/stages/energy/0/metrics.csv"

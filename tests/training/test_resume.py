@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+import commands
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import commands
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
 
 LONG = ("model.causal_training.num_epochs=12", "trainer.checkpoint_interval=0.05s")
 
@@ -73,9 +75,7 @@ def test_finished_run_says_so_and_changes_nothing(finished_run: Path, tiny_data:
     home.mkdir(parents=True)
     run = finished_run.rename(home / "default")
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
-    done = commands.run(
-        "calo-train", *commands.tiny_training(tiny_data), cwd=finished_run.parent
-    )
+    done = commands.run("calo-train", *commands.tiny_training(tiny_data), cwd=finished_run.parent)
     assert done.returncode == 0, done.stderr
     assert "finished, nothing to do" in done.stdout
     assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
@@ -91,7 +91,9 @@ def test_changed_configuration_is_refused_and_restart_keeps_the_old_run(
     cwd = finished_run.parent
     changed = commands.tiny_training(tiny_data, "model.causal_flow.num_bins=5")
     done = commands.run("calo-train", *changed, cwd=cwd)
-    commands.require_message(done, 2, "model.causal_flow.num_bins: 8 -> 5", "name=", "restart=true")
+    commands.require_message(
+        done, 2, "model.causal_flow.num_bins: 8 -> 5", "name=", "restart=true"
+    )
     free = commands.tiny_training(tiny_data, "trainer.num_threads=1")
     assert commands.run("calo-train", *free, cwd=cwd).returncode == 0
     done = commands.run("calo-train", *changed, "restart=true", cwd=cwd)

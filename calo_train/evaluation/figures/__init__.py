@@ -9,7 +9,11 @@ from calo_train.evaluation.figures.distributions import (
     observable_figure,
     spectrum_figure,
 )
-from calo_train.evaluation.figures.images import average_shower_figure, single_showers_figure
+from calo_train.evaluation.figures.images import (
+    average_shower_figure,
+    axis_profiles,
+    single_showers_figure,
+)
 from calo_train.evaluation.figures.profiles import (
     longitudinal_figure,
     response_figure,
@@ -50,9 +54,8 @@ def all_figures(evaluation: Evaluation) -> list[ReportFigure]:
             if not observable.is_per_layer
         ]
         for result in evaluation.samples:
-            figures += [
-                correlations_figure(evaluation, result, "Correlations"),
-                average_shower_figure(evaluation, result, "Showers"),
-                single_showers_figure(evaluation, result, "Showers"),
-            ]
+            figures.append(correlations_figure(evaluation, result, "Correlations"))
+            if axis_profiles(evaluation):
+                figures.append(average_shower_figure(evaluation, result, "Showers"))
+                figures.append(single_showers_figure(evaluation, result, "Showers"))
     return sorted(figures, key=lambda figure: SECTIONS.index(figure.section))

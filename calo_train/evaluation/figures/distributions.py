@@ -18,6 +18,7 @@ from calo_train.evaluation.figures.style import (
     draw_ratio,
     draw_steps,
     new_figure,
+    ratio_figure,
     sample_curves,
     write_header,
 )
@@ -42,8 +43,7 @@ def observable_figure(evaluation: Evaluation, name: str, section: str) -> Report
     curves = sample_curves(
         evaluation, lambda table: _shares(binning, table.observables[name], len(table))
     )
-    figure = new_figure(6.2, 5.4)
-    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure, main, ratio = ratio_figure()
     _draw_panel(main, ratio, binning, curves)
     main.set_ylabel("share of showers per bin")
     ratio.set_xlabel(axis_label(symbol, observable.unit))
@@ -105,8 +105,7 @@ def spectrum_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     """Draw the spectrum of all cell energies above the threshold."""
     binning = Binning(evaluation.spectrum_edges, is_log=True)
     curves = sample_curves(evaluation, _spectrum)
-    figure = new_figure(6.2, 5.4)
-    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure, main, ratio = ratio_figure()
     _draw_panel(main, ratio, binning, curves)
     main.set_yscale("log")
     positive = curves[0].values[curves[0].values > 0]

@@ -28,11 +28,16 @@ _DIFFERENCE_RANGE = 20.0  # per cent
 _DECADES = 4
 
 
+def axis_profiles(evaluation: Evaluation) -> list[Profile]:
+    """Give the bins along the transverse axes; none where no layer is divided."""
+    return [entry for name, entry in evaluation.grid.profiles.items() if name != "radius"]
+
+
 def average_shower_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the mean shower of reference and sample and their relative difference."""
-    profiles = [p for name, p in evaluation.grid.profiles.items() if name != "radius"]
+    profiles = axis_profiles(evaluation)
     figure = new_figure(11.0, 3.1 * len(profiles) + 0.3)
     panels = figure.subplots(len(profiles), 3, squeeze=False)
     numbers: dict[str, list[npt.NDArray[Any]]] = {}
@@ -70,7 +75,7 @@ def single_showers_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the first showers of reference and sample side by side."""
-    profile = next(p for name, p in evaluation.grid.profiles.items() if name != "radius")
+    profile = axis_profiles(evaluation)[0]
     tables = (evaluation.reference_table, result.table)
     num_columns = min(len(table.examples) for table in tables)
     figure = new_figure(3.6 * num_columns + 0.8, 5.6)

@@ -16,6 +16,7 @@ from calo_train.evaluation.figures.style import (
     draw_ratio,
     draw_steps,
     new_figure,
+    ratio_figure,
     sample_curves,
     write_header,
 )
@@ -121,8 +122,7 @@ def _profile_figure(
     section: str,
 ) -> ReportFigure:
     curves = sample_curves(evaluation, lambda table: _mean(column(table)))
-    figure = new_figure(6.2, 5.4)
-    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure, main, ratio = ratio_figure()
     draw_steps(main, edges, *curves)
     draw_ratio(ratio, edges, *curves)
     positive = curves[0].values[curves[0].values > 0]

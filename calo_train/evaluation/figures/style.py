@@ -98,6 +98,20 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def ratio_figure() -> tuple[Figure, Axes, Axes]:
+    """Make a figure with a main and a ratio panel; fixed margins line figures up in the page."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.2, 5.4))
+    FigureCanvasAgg(figure)
+    margins = {"left": 0.15, "right": 0.975, "bottom": 0.115, "top": 0.94, "hspace": 0.09}
+    main, ratio = figure.subplots(
+        2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1), **margins}
+    )
+    return figure, main, ratio
+
+
 def write_header(axes: Axes, evaluation: Evaluation, *, is_short: bool = False) -> None:
     """Name detector and incident particles above a panel."""
     axes.set_title(evaluation.reference.geometry.name, loc="left", fontweight="bold", fontsize=11)

@@ -7,7 +7,6 @@ detector beyond its Geometry; torch is imported when something is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from calo_train.families.contracts import Family, LikelihoodStage, Sampler, Trai
 from calo_train.quantities import format_energy, parse_quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
     from torch import Tensor
 
@@ -96,14 +97,14 @@ class L2LFlows(Family):
             )
 
     def require_statistics(self, geometry: Geometry, statistics: ShowerStatistics) -> None:
-        """Layer energies must stay below their unit, since their logit lives on [0, 1] (App. B.1)."""
+        """Layer energies must stay below their unit: their logit lives on [0, 1] (App. B.1)."""
         unit = parse_quantity(self.layer_energy_unit, "energy", where="model.layer_energy_unit")
         largest = max(statistics.layer_energy_max)
         if largest >= unit:
             layer = statistics.layer_energy_max.index(largest)
             raise DataError(
-                f"layer {layer} reaches {format_energy(largest)}, above the unit of layer energies "
-                f"({format_energy(unit)})",
+                f"layer {layer} reaches {format_energy(largest)}, above the unit of layer "
+                f"energies ({format_energy(unit)})",
                 where=f"training data on {geometry.name}; model.layer_energy_unit",
                 do=f"set model.layer_energy_unit={1.1 * largest:.4g}MeV",
             )

@@ -6,13 +6,16 @@ group's released successor (FLC-QU-hep/ConvL2LFlow), which agree with the surviv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from calo_train.quantities import MEV_PER_GEV
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ALPHA = 1e-6  # keeps the logit finite; App. B
 _LOG_OFFSET = 1e-6  # GeV, added inside the logarithm of a layer energy; ConvL2LFlow
@@ -57,7 +60,9 @@ class ConditionContext:
     def columns(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """Give the context (n, columns) of conditions name -> (n,)."""
         others = [self._scaled(name, conditions[name]) for name in self.names if _is_other(name)]
-        return torch.stack([*others, incident_energy_context(conditions["incident_energy"])], dim=1)
+        return torch.stack(
+            [*others, incident_energy_context(conditions["incident_energy"])], dim=1
+        )
 
     def _scaled(self, name: str, values: Tensor) -> Tensor:
         low, high = self.ranges[name]
@@ -76,7 +81,7 @@ def apply_threshold(energies: Tensor, threshold: float) -> Tensor:
 def noisy_layer_energies(
     energies: Tensor, layer_of_voxel: Tensor, num_layers: int, *, noise: Tensor
 ) -> Tensor:
-    """Sum thresholded voxels to layers and add Gaussian noise (n, layers), clipped at zero (B.5)."""
+    """Sum thresholded voxels to layers and add noise (n, layers), clipped at zero (B.5)."""
     sums = energies.new_zeros(len(energies), num_layers).index_add_(1, layer_of_voxel, energies)
     return (sums + noise).clamp_min(0.0)
 
@@ -91,7 +96,9 @@ def renormalise_and_cut(voxels: Tensor, layer_energy: Tensor, threshold: float) 
     """
     ascending, order = torch.sort(voxels, dim=1, stable=True)
     tail_sums = ascending.flip(1).cumsum(1).flip(1)
-    scaled = ascending * layer_energy[:, None] / tail_sums.clamp_min(torch.finfo(voxels.dtype).tiny)
+    scaled = (
+        ascending * layer_energy[:, None] / tail_sums.clamp_min(torch.finfo(voxels.dtype).tiny)
+    )
     # v_k E / S_k grows with k, so what passes is a run of ranks up to the brightest.
     passes = (scaled >= threshold) & (tail_sums > 0)
     first = passes.to(torch.int64).argmax(dim=1, keepdim=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +13,8 @@ from calo_train.families.l2lflows.networks import build_causal_flow, build_energ
 from calo_train.nn.incremental_inverse import PackedFlow, pack
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nflows.flows import Flow
 
     from calo_train.families.l2lflows.family import L2LFlows
@@ -51,7 +52,8 @@ class L2LFlowsSampler(Sampler):
         self._energy_flow = packed(energy_flow, parts["energy/0"])
         self._causal_flows = [
             packed(
-                build_causal_flow(family, geometry, num_conditions, layer), parts[f"causal/{layer}"]
+                build_causal_flow(family, geometry, num_conditions, layer),
+                parts[f"causal/{layer}"],
             )
             for layer in range(geometry.num_layers)
         ]
@@ -73,9 +75,7 @@ class L2LFlowsSampler(Sampler):
         energies = torch.zeros_like(voxel_base)
         drawn: list[Tensor] = []
         for layer, piece in enumerate(preparation.geometry.layer_slices):
-            context = preparation.causal_context(
-                layer, drawn.__getitem__, layer_energies, columns
-            )
+            context = preparation.causal_context(layer, drawn.__getitem__, layer_energies, columns)
             features = self._causal_flows[layer].inverse(voxel_base[:, piece], context)
             drawn.append(features)
             energies[:, piece] = renormalise_and_cut(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
@@ -27,6 +26,8 @@ from calo_train.families.l2lflows.networks import (
 from calo_train.quantities import parse_quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from nflows.flows import Flow
 
     from calo_train.families.l2lflows.family import L2LFlows

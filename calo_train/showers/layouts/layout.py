@@ -97,7 +97,7 @@ class Layout(ABC):
     def plan(self, geometry: Geometry, condition_names: Sequence[str]) -> Columns:
         """Describe a file to be written; DataError when the layout cannot hold it."""
 
-    def file_attributes(self, geometry: Geometry) -> Mapping[str, Any]:  # noqa: ARG002
+    def file_attributes(self, geometry: Geometry) -> Mapping[str, Any]:  # noqa: ARG002 - layouts that hold it use it
         """Give the attributes that make a written file recognisable; none for most layouts."""
         return {}
 

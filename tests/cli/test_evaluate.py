@@ -1,0 +1,217 @@
+"""calo-eval as installed: runs, generators, files, what it refuses and what it prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import commands
+import detectors
+import h5py
+import numpy as np
+import pytest
+
+from calo_train.showers.layouts import create_showers
+
+if TYPE_CHECKING:
+    from calo_train.showers.showers import Showers
+
+FAST = ("--classifier-runs", "0", "--threshold", "0.01MeV")
+
+
+def write(path: Path, showers: Showers) -> Path:
+    with create_showers(path, "native", showers.geometry, attributes={}) as writer:
+        writer.append(showers)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    """A sample and an independent reference, in a folder with a space in its name."""
+    folder = tmp_path / "two files"
+    folder.mkdir()
+    geometry = detectors.cartesian()
+    sample = detectors.write_showers(folder / "sample=a, b.h5", geometry, 120, seed=1)
+    return str(sample), str(detectors.write_showers(folder / "réf.h5", geometry, 120, seed=2))
+
+
+def test_help_is_instant_and_imports_nothing_heavy(tmp_path):
+    """U1"""
+    started = time.monotonic()
+    assert commands.run("calo-eval", "--help", cwd=tmp_path).returncode == 0
+    assert time.monotonic() - started < 10  # a guard against torch; the target is below a second
+    code = (
+        "import sys, calo_train.cli.evaluate; "
+        "print([m for m in ('torch', 'numpy', 'matplotlib', 'h5py', 'scipy') if m in sys.modules])"
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_run_is_sampled_at_its_held_out_conditions_and_judged(finished_run, tmp_path):
+    done = commands.run("calo-eval", str(finished_run), "--classifier-runs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (report,) = (finished_run / "reports").iterdir()
+    assert (report / "report.html").is_file()
+    metrics = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["reference"]["num_showers"] == 30  # a tenth of 300
+    assert metrics["samples"][0]["num_showers"] == 30
+    assert metrics["samples"][0]["classifier"]["runs"]
+    assert metrics["settings"]["threshold"] == 0.01
+    (drawn,) = (finished_run / "samples").glob("*.h5")
+    with h5py.File(drawn) as file:
+        drawn_energies = np.sort(file["conditions/incident_energy"][:])
+    assert drawn_energies.min() == pytest.approx(
+        metrics["reference"]["incident_energy"]["min"], rel=1e-6
+    )
+    assert "Traceback" not in done.stderr
+    assert str(report / "report.html") in done.stdout
+
+
+def test_a_second_evaluation_uses_the_same_showers(finished_run, tmp_path):
+    arguments = ("calo-eval", str(finished_run), "--classifier-runs", "0")
+    first = commands.run(*arguments, "--json", cwd=tmp_path)
+    (drawn,) = (finished_run / "samples").glob("*.h5")
+    written = drawn.stat().st_mtime_ns
+    second = commands.run(*arguments, "--json", cwd=tmp_path)
+    assert drawn.stat().st_mtime_ns == written
+    results = [json.loads(done.stdout) for done in (first, second)]
+    for result in results:
+        result.pop("durations")
+    assert results[0] == results[1]
+
+
+def test_a_generator_folder_needs_a_reference(finished_run, tiny_data, tmp_path):
+    generator = str(finished_run / "generator")
+    commands.require_message(
+        commands.run("calo-eval", generator, cwd=tmp_path), 2, "no reference", "--reference"
+    )
+    done = commands.run(
+        "calo-eval", generator, "--reference", str(tiny_data), "-n", "40", "--classifier-runs",
+        "0", "--extrapolate", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "reports").glob("*/report.html"))
+
+
+def test_files_give_the_same_verdicts_in_terminal_json_and_report(pair, tmp_path):
+    """U6, U8, U10, E11"""
+    sample, reference = pair
+    done = commands.run("calo-eval", sample, "--reference", reference, *FAST, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (metrics_file,) = (tmp_path / "reports").glob("*/metrics.json")
+    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+    for entry in metrics["samples"][0]["observables"].values():
+        line = next(
+            line for line in done.stdout.splitlines() if line.startswith(f"  {entry['title']} ")
+        )
+        assert line.endswith(entry["verdict"])
+    assert done.stdout.splitlines()[-1].startswith("next: ")
+    again = commands.run(
+        "calo-eval", sample, "--reference", reference, *FAST, "--json", cwd=tmp_path
+    )
+    repeated = json.loads(again.stdout)
+    assert repeated["samples"] == metrics["samples"]
+
+
+def test_several_samples_share_a_report(pair, tmp_path):
+    sample, reference = pair
+    done = commands.run(
+        "calo-eval", sample, reference, "--reference", reference, *FAST, "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    samples = json.loads(done.stdout)["samples"]
+    assert [entry["label"] for entry in samples] == ["sample=a, b", "réf"]
+    assert any("self-check" in warning for warning in samples[1]["warnings"])
+
+
+def test_a_report_of_other_inputs_is_replaced_only_by_force(pair, tmp_path):
+    """U9"""
+    sample, reference = pair
+    base = ("calo-eval", sample, "--reference", reference, *FAST, "--out", "my report")
+    assert commands.run(*base, cwd=tmp_path).returncode == 0
+    page = tmp_path / "my report" / "report.html"
+    before = page.read_text(encoding="utf-8")
+    refused = commands.run(*base, "--seed", "1", cwd=tmp_path)
+    commands.require_message(refused, 2, "another folder", "--force")
+    assert page.read_text(encoding="utf-8") == before
+    assert commands.run(*base, "--seed", "1", "--force", cwd=tmp_path).returncode == 0
+    assert page.read_text(encoding="utf-8") != before
+
+
+def test_other_incident_energies_are_refused(pair, tmp_path):
+    """E6: exit 3, both described."""
+    _, reference = pair
+    showers = detectors.make_showers(detectors.cartesian(), 120, seed=1)
+    showers.conditions["incident_energy"][:] = 20_000
+    sample = write(tmp_path / "fixed.h5", showers)
+    done = commands.run("calo-eval", str(sample), "--reference", reference, *FAST, cwd=tmp_path)
+    commands.require_message(done, 3, "20 GeV to 20 GeV", "--like")
+    assert not list(tmp_path.glob("reports/*/*"))
+
+
+def test_invalid_showers_are_in_the_headline_and_refused_above_one_per_cent(tmp_path):
+    """E4"""
+    geometry = detectors.cartesian()
+    reference = detectors.write_showers(tmp_path / "reference.h5", geometry, 200, seed=2)
+    showers = detectors.make_showers(geometry, 200, seed=1)
+    showers.energies[3, 0] = np.nan
+    one = write(tmp_path / "one.h5", showers)
+    done = commands.run("calo-eval", str(one), "--reference", str(reference), *FAST, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 200 showers are invalid" in done.stdout.splitlines()[1]
+    showers.energies[:3, 0] = -1
+    many = write(tmp_path / "many.h5", showers)
+    done = commands.run("calo-eval", str(many), "--reference", str(reference), *FAST, cwd=tmp_path)
+    commands.require_message(done, 3, "3 with negative", "many.h5")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (["missing.h5"], 3, ["missing.h5"]),
+        (["{sample}", "--reference", "missing.h5"], 3, ["missing.h5"]),
+        (["{sample}", "--reference", "{polar}"], 3, ["another detector", "layer 0"]),
+        (["{sample}", "--reference", "{reference}", "--threshold", "5"], 2, ["such as 50GeV"]),
+        (["{sample}", "--reference", "{reference}", "--dataset", "ild_foton"], 2, ["ild_photons"]),
+        (["{sample}"], 2, ["--reference"]),
+        (["{folder}", "--reference", "{reference}"], 3, ["no run and no generator"]),
+        (["{sample}", "--reference", "{reference}", "--out", "{folder}"], 2, ["not a report"]),
+        (["{few}", "--reference", "{reference}"], 3, ["too few"]),
+    ],
+)
+def test_bad_input_ends_with_what_where_and_what_to_do(pair, tmp_path, change, code, words):
+    sample, reference = pair
+    folder = Path(sample).parent
+    names = {
+        "sample": sample,
+        "reference": reference,
+        "folder": str(folder),
+        "polar": str(detectors.write_showers(tmp_path / "polar.h5", detectors.polar(), 120)),
+        "few": str(detectors.write_showers(tmp_path / "few.h5", detectors.cartesian(), 5)),
+    }
+    arguments = [word.format(**names) for word in change]
+    if "--threshold" not in arguments:
+        arguments += ["--threshold", "0.01MeV"]
+    done = commands.run("calo-eval", *arguments, "--classifier-runs", "0", cwd=tmp_path)
+    commands.require_message(done, code, *words)
+
+
+def test_an_unknown_threshold_is_asked_for(pair, tmp_path):
+    sample, reference = pair
+    done = commands.run("calo-eval", sample, "--reference", reference, cwd=tmp_path)
+    commands.require_message(done, 2, "threshold is not known", "--threshold 0.1MeV")
+
+
+def test_an_unfinished_run_says_which_parts_are_missing(finished_run, tmp_path):
+    (finished_run / "generator" / "generator.yaml").unlink()
+    next((finished_run / "stages").glob("*/parts/*.safetensors")).unlink()
+    done = commands.run("calo-eval", str(finished_run), cwd=tmp_path)
+    commands.require_message(done, 3, "not finished: 1 parts")

@@ -1,0 +1,171 @@
+"""calo-train and calo-runs as installed: first contact, loggers, sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import commands
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN = "runs/native/l2lflows/default"
+
+
+def test_typo_costs_no_heavy_import(tmp_path: Path) -> None:
+    """U2: refused with the nearest name before torch is imported."""
+    line = commands.command_line("calo-train", "model.causal_flow.hiden_features=3")
+    line[1:1] = ["-X", "importtime"]
+    done = subprocess.run(
+        line, cwd=tmp_path, env=commands.environment(), capture_output=True, text=True,
+        timeout=commands.TIMEOUT, check=False,
+    )  # fmt: skip
+    commands.require_message(done, 2, "hidden_features")
+    imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
+    assert "omegaconf" in imported
+    assert "torch" not in imported
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--hlep", "--help"),
+        ("model", "KEY=VALUE"),
+        ("only=cusal/0", "causal"),
+        ("only=causal/9", "0 to 2"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    argument: str, words: str, tmp_path: Path, tiny_data: Path
+) -> None:
+    """U2."""
+    done = commands.run("calo-train", *commands.tiny_training(tiny_data), argument, cwd=tmp_path)
+    commands.require_message(done, 2, words)
+
+
+def test_results_go_to_stdout_and_the_log_to_stderr(tmp_path: Path, tiny_data: Path) -> None:
+    """U5, U6, U10, U14: parsable, no control codes, few warnings, nothing else on stdout."""
+    done = commands.run("calo-train", *commands.tiny_training(tiny_data), "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["finished"]
+    assert (tmp_path / result["generator"] / "generator.yaml").is_file()
+    assert "\x1b" not in done.stderr
+    assert done.stderr.lower().count("warning") <= 3
+    table = (tmp_path / RUN / "stages/energy/0/metrics.csv").read_text(encoding="utf-8")
+    assert table.startswith("epoch,part,train_nll,validation_nll")
+
+
+def test_closed_pipe_is_no_error(tmp_path: Path, finished_run: Path) -> None:
+    """U6."""
+    line = commands.command_line("calo-runs", "status", str(finished_run))
+    process = subprocess.Popen(
+        line, cwd=tmp_path, env=commands.environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    log = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(commands.TIMEOUT) == 0, log
+    assert b"Traceback" not in log
+
+
+def test_runs_are_listed_with_their_state(finished_run: Path) -> None:
+    done = commands.run("calo-runs", "list", str(finished_run), "--json", cwd=finished_run.parent)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["state"] == "finished"
+    assert row["parts"] == "4/4"
+
+
+def test_default_logger_opens_no_connection(tmp_path: Path, tiny_data: Path) -> None:
+    """W1: any attempt to connect ends the process."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(*_):\n    raise SystemExit('a connection was opened')\n"
+        "socket.socket.connect = refuse\nsocket.socket.connect_ex = refuse\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        commands.command_line("calo-train", *commands.tiny_training(tiny_data, "only=energy")),
+        cwd=tmp_path, env={**commands.environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=commands.TIMEOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "connection" not in done.stderr
+
+
+def test_wandb_works_offline_without_key_and_sends_no_paths(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    """W2, W7."""
+    arguments = commands.tiny_training(tiny_data, "logger=wandb", "only=energy")
+    done = commands.run("calo-train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "wandb sync" in done.stderr
+    (log,) = (tmp_path / RUN).glob("wandb/offline-run-*/*.wandb")
+    sent = log.read_bytes()
+    assert b"energy/0/validation_nll" in sent
+    assert str(tmp_path).encode() not in sent
+    assert os.uname().nodename.encode() not in sent
+
+
+def test_missing_logger_package_is_named_before_data(tmp_path: Path) -> None:
+    """W6: wandb hidden from the import system; the data file does not exist either."""
+    hide = (
+        "import sys, importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'wandb' else find(name, *a)\n"
+        "from calo_train.cli.train import main\nmain()\n"
+    )
+    arguments = commands.tiny_training(tmp_path / "none.h5", "logger=wandb")
+    done = subprocess.run(
+        [sys.executable, "-c", hide, *arguments],
+        cwd=tmp_path, env=commands.environment(), capture_output=True, text=True,
+        timeout=commands.TIMEOUT, check=False,
+    )  # fmt: skip
+    commands.require_message(done, 2, "wandb", "pip install", "logger=csv")
+
+
+def test_tensorboard_files_are_written(tmp_path: Path, tiny_data: Path) -> None:
+    arguments = commands.tiny_training(tiny_data, "logger=tensorboard", "only=energy")
+    done = commands.run("calo-train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / RUN).glob("tensorboard/**/events*"))
+
+
+def test_points_of_a_sweep_have_folders_of_their_own(tmp_path: Path, tiny_data: Path) -> None:
+    """R23: a failing point leaves the others alone, and the worst exit code is the sweep's."""
+    arguments = commands.tiny_training(tiny_data, "only=energy", "seed=0,1")
+    done = commands.run("calo-train", "-m", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / RUN).parent.iterdir()) == [
+        "default-seed=0",
+        "default-seed=1",
+    ]
+    rates = "model.energy_training.learning_rate=1e30,0.001"
+    arguments = commands.tiny_training(tiny_data, "only=energy", "name=rates", rates)
+    done = commands.run("calo-train", "-m", *arguments, cwd=tmp_path)
+    commands.require_message(done, 4, "1 of 2", "learning_rate=1e30: exit 4")
+
+
+def test_two_processes_train_as_one(tmp_path: Path, tiny_data: Path) -> None:
+    """Gradients of two gloo processes are those of the whole batch, but for rounding and noise."""
+    one = commands.tiny_training(tiny_data, "name=one")
+    two = commands.tiny_training(tiny_data, "name=two", "trainer.num_devices=2")
+    for arguments in (one, two):
+        done = commands.run("calo-train", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    folder = (tmp_path / RUN).parent
+    losses = []
+    for name in ("one", "two"):
+        table = (folder / name / "stages/energy/0/metrics.csv").read_text(encoding="utf-8")
+        losses.append([float(line.split(",")[3]) for line in table.splitlines()[1:]])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

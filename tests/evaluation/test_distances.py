@@ -1,0 +1,92 @@
+"""Distances against closed forms and independent versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.stats import wasserstein_distance
+
+from calo_train.evaluation.distances import (
+    MAX_BINS,
+    MIN_BINS,
+    Binning,
+    PooledOrder,
+    automatic_binning,
+    separation_power,
+)
+
+counts = arrays.arrays(np.float64, 8, elements=st.integers(0, 1000).map(float))
+
+
+def naive_separation(first, second):
+    h = [value / sum(first) for value in first]
+    g = [value / sum(second) for value in second]
+    return 0.5 * sum((a - b) ** 2 / (a + b) for a, b in zip(h, g, strict=True) if a + b > 0)
+
+
+@given(counts.filter(np.any), counts.filter(np.any))
+def test_separation_power_is_triangular_discrimination(first, second):
+    value = separation_power(first, second)
+    assert value == pytest.approx(naive_separation(first, second), abs=1e-12)
+    assert value == pytest.approx(separation_power(second, first), abs=1e-12)
+    assert -1e-15 <= value <= 1 + 1e-12
+
+
+def test_separation_power_of_equal_disjoint_and_empty_histograms():
+    h = np.array([1.0, 2.0, 0.0, 0.0])
+    assert separation_power(h, 7 * h) == 0
+    assert separation_power(h, h[::-1]) == pytest.approx(1)
+    assert separation_power(h, 0 * h) == 1
+
+
+@pytest.mark.parametrize("sizes", [(200, 300), (300, 200), (5, 5)])
+def test_wasserstein_of_subsets_equals_scipy(sizes):
+    random = np.random.default_rng(5)
+    first, second = random.normal(size=1000), random.normal(0.3, 2, size=800).round(1)
+    rows = random.permutation(1000)[: sizes[0]], random.permutation(800)[: sizes[1]]
+    expected = wasserstein_distance(first[rows[0]], second[rows[1]])
+    assert PooledOrder(first, second).distance(*rows) == pytest.approx(expected, rel=1e-9)
+
+
+def test_bins_are_half_open_and_the_last_is_closed():
+    binning = Binning(np.array([0.0, 1.0, 2.0]), is_log=False)
+    values = np.array([0.0, 0.99, 1.0, 2.0, 2.01, -0.01])
+    np.testing.assert_array_equal(binning.counts(values), [2, 2])
+    assert binning.share_outside(values) == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("number", [20, 1500, 200_000])
+def test_automatic_bins_hold_the_central_share_of_the_reference(scale, number):
+    values = np.random.default_rng(1).lognormal(0, 1, number)
+    binning = automatic_binning(values, scale)
+    assert MIN_BINS <= binning.num_bins <= MAX_BINS
+    assert binning.share_outside(values) <= 0.0021
+    steps = np.diff(np.log(binning.edges) if scale == "log" else binning.edges)
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+
+
+def test_bins_of_counts_hold_whole_numbers_of_integers():
+    values = np.random.default_rng(1).poisson(400, 5000).astype(float)
+    binning = automatic_binning(values, "auto", is_count=True)
+    widths = np.diff(binning.edges)
+    assert (widths == widths[0]).all()
+    assert widths[0] == round(widths[0])
+    assert (binning.edges % 1 == 0.5).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e-6])
+def test_an_observable_that_never_varies_has_a_bin(value):
+    """Single-energy sets, dead layers, detectors of one layer."""
+    values = np.full(100, value)
+    for scale in ("linear", "auto"):
+        assert automatic_binning(values, scale).share_outside(values) == 0
+
+
+def test_automatic_axis_is_logarithmic_above_two_decades():
+    random = np.random.default_rng(1)
+    assert automatic_binning(random.uniform(1, 90, 1000), "auto").is_log is False
+    assert automatic_binning(10 ** random.uniform(0, 3, 1000), "auto").is_log is True

@@ -1,0 +1,162 @@
+"""E12: one page, light, complete, without network; figures with their numbers beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import detectors
+import judged
+import pytest
+
+from calo_train.errors import UsageError
+from calo_train.evaluation.comparison import evaluate
+from calo_train.evaluation.figures import all_figures
+from calo_train.evaluation.metrics import metrics_of, planned_inputs
+from calo_train.evaluation.report import write_report
+from calo_train.evaluation.report_folder import ReportFolder
+from calo_train.evaluation.results import Evaluation, Settings
+
+
+class Page(HTMLParser):
+    """Collects what a page loads, links to and says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        if tag not in ("meta", "img", "br", "link", "input", "hr"):
+            self.open.append(tag)
+        self.links += [str(values[name]) for name in ("href", "src") if name in values]
+        if tag == "img":
+            self.images.append(values)
+        if "id" in values:
+            self.ids.add(str(values["id"]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def two_samples(label: str = "<b>bold & name</b>") -> Evaluation:
+    first, reference = judged.independent_pair(120)
+    second = judged.changed(first, first.energies * 1.3)
+    samples = [judged.shower_set(first, label), judged.shower_set(second, "second")]
+    settings = Settings(judged.THRESHOLD, repetitions=10, protocol=judged.TINY)
+    return evaluate(samples, judged.shower_set(reference, "reference"), settings)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    evaluation = two_samples()
+    folder = ReportFolder(tmp_path_factory.mktemp("a report") / "inner")
+    write_report(folder, evaluation, metrics_of(evaluation))
+    return evaluation, folder, all_figures(evaluation)
+
+
+def test_page_is_well_formed_and_loads_nothing(report):
+    page = Page(report[1].page.read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    for link in page.links:
+        assert link.startswith(("data:image/png;base64,", "#")), link[:60]
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+
+
+def test_page_is_light(report):
+    assert report[1].page.stat().st_size < 5_000_000
+
+
+def test_page_shows_every_figure_with_a_caption_of_both_files(report):
+    _, folder, figures = report
+    text = folder.page.read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(page.images) == len(figures)
+    assert all(f"figure-{figure.name}" in page.ids for figure in figures)
+    for caption in re.findall(r"<figcaption>(.*?)</figcaption>", text, flags=re.DOTALL):
+        assert "memory.h5, 120 showers" in caption
+        assert "Seed 0" in caption
+
+
+def test_page_escapes_what_others_wrote(report):
+    text = report[1].page.read_text(encoding="utf-8")
+    assert "<b>bold" not in text
+    assert "&lt;b&gt;bold &amp; name&lt;/b&gt;" in text
+
+
+def test_page_has_the_verdicts_of_the_metrics(report):
+    evaluation, folder, _ = report
+    text = folder.page.read_text(encoding="utf-8")
+    metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    shown = re.findall(r'<span class="verdict \w+">([^<]+)</span>', text)
+    expected = []
+    for sample in metrics["samples"]:
+        expected += [entry["verdict"] for entry in sample["observables"].values()]
+        expected += [sample["correlations"]["verdict"], sample["classifier"]["verdict"]]
+    assert shown == expected
+    assert str(evaluation.size) in text
+
+
+def test_every_figure_lies_beside_the_page_with_its_numbers(report):
+    _, folder, figures = report
+    names = {f"{figure.name}{suffix}" for figure in figures for suffix in (".png", ".pdf", ".csv")}
+    assert {path.name for path in folder.figures.iterdir()} == names
+    for figure in figures:
+        with (folder.figures / f"{figure.name}.csv").open(encoding="utf-8") as table:
+            rows = list(csv.DictReader(table))
+        assert len(rows) == len(next(iter(figure.numbers.values())))
+        assert list(rows[0]) == list(figure.numbers)
+
+
+def test_histogram_numbers_are_those_of_the_table(report):
+    evaluation, folder, _ = report
+    with (folder.figures / "longitudinal_profile.csv").open(encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    means = evaluation.reference_table.observables["layer_energy"].mean(axis=0)
+    assert [float(row["reference"]) for row in rows] == pytest.approx(means.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["polar", "ragged", "single_voxel"])
+def test_figures_of_every_detector(name):
+    pair = [detectors.make_showers(detectors.ALL[name](), 60, seed) for seed in (1, 2)]
+    figures = all_figures(judged.judge(*pair))
+    assert len({figure.name for figure in figures}) == len(figures)
+    for figure in figures:
+        assert len({len(values) for values in figure.numbers.values()}) == 1
+
+
+def planned(seed: int = 0) -> dict:
+    sample, reference = judged.independent_pair(50)
+    sets = [judged.shower_set(sample)], judged.shower_set(reference)
+    return planned_inputs(*sets, Settings(judged.THRESHOLD, seed=seed, protocol=judged.TINY))
+
+
+def test_a_report_of_the_same_inputs_is_written_anew_and_another_asks(tmp_path):
+    """U9: never silently; --force names what it replaces."""
+    folder = ReportFolder(tmp_path / "report")
+    folder.require_replaceable(planned(), is_forced=False)
+    folder.write("page", planned() | {"schema": "calo-train/metrics"}, {"old.png": b"1"})
+    folder.require_replaceable(planned(), is_forced=False)
+    with pytest.raises(UsageError, match="--force") as caught:
+        folder.require_replaceable(planned(seed=1), is_forced=False)
+    assert "sample against sample" in caught.value.what
+    folder.require_replaceable(planned(seed=1), is_forced=True)
+    folder.write("new page", planned(seed=1) | {"schema": "calo-train/metrics"}, {"new.png": b""})
+    assert [path.name for path in folder.figures.iterdir()] == ["new.png"]
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_a_folder_that_is_no_report_is_never_written_to(tmp_path, is_forced):
+    (tmp_path / "thesis.tex").write_text("keep")
+    with pytest.raises(UsageError, match="not a report"):
+        ReportFolder(tmp_path).require_replaceable(planned(), is_forced=is_forced)

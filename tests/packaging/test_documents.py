@@ -1,0 +1,69 @@
+"""README and docs name only what exists: files, commands, options, keys."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+from command_interface import CHECKOUT, FROZEN, command_modules
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCUMENTS = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")])
+GROUPS = ("dataset", "model", "trainer", "logger", "experiment")
+by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+
+
+@by_name
+def test_links_lead_to_files_that_exist(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+@by_name
+def test_shown_commands_use_words_that_exist(document: Path) -> None:
+    """A command that is pasted from a page must not fail on its options or keys."""
+    known = set(FROZEN.read_text(encoding="utf-8").splitlines())
+    unknown = [
+        f"{line}: {word}"
+        for line in shown_commands(document.read_text(encoding="utf-8"))
+        for word in words_of(line)
+        if word not in known
+    ]
+    assert unknown == []
+
+
+def shown_commands(text: str) -> list[str]:
+    """List command lines of fenced blocks; continued lines are joined, comments cut off.
+
+    Commands that are shown with their error are left out.
+    """
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    followed = zip(lines, [*lines[1:], ""], strict=True)
+    good = [line for line, following in followed if not following.startswith("error:")]
+    plain = [re.sub(r"\s#\s.*", "", line.removeprefix("$ ")).strip() for line in good]
+    return [line for line in plain if line.partition(" ")[0] in command_modules()]
+
+
+def words_of(line: str) -> list[str]:
+    """List what interface.txt should hold of a command line: options, keys, choices of groups."""
+    command, *arguments = shlex.split(line)
+    has_own_groups = "--config-dir" in arguments  # choices are the reader's then
+    has_subcommand = command in ("calo-data", "calo-runs") and bool(arguments)
+    page = f"{command} {arguments[0]}" if has_subcommand else command
+    found = [page]
+    for argument in arguments:
+        option = re.match(r"--?[a-z][\w-]*", argument)
+        key, has_value, _ = argument.partition("=")
+        if option:
+            found.append(f"{page} {option.group()}")
+        elif command == "calo-train" and has_value and key not in GROUPS:
+            found.append(f"{command} {key}")
+        elif command == "calo-train" and has_value and not has_own_groups:
+            found.append(f"{command} {argument}")
+    return found
