@@ -50,12 +50,13 @@ check: $(READY) ## run formatting, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) ## measure speed beside peers; results go to benchmarks/results
+bench: $(READY) ## measure speed beside peers; results go to docs/performance.md
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python scripts/performance_page.py
 
 browser-test: $(READY) ## open the report in Chromium (needs chromium and chromedriver)
 	$(PIP) -e ".[dev,browser]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser/report_in_browser.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q browser_tests
 
 wheel: $(READY) ## build dist/*.whl
 	$(BIN)/python -m hatchling build -t wheel -d dist

@@ -30,10 +30,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a browser test")
     sample = str(embedded_file("ild_sample.h5"))
     command = [
-        sys.executable, "-m", "calo_train.cli.evaluate", sample, "--reference", sample, "-n", "200",
-        "--dataset", "ild_sample", "--classifier-runs", "0", "--out", str(folder / "report"),
+        sys.executable, "-m", "calo_train.cli.evaluate", sample, "--reference", sample,
+        "-n", "200", "--dataset", "ild_sample", "--classifier-runs", "0",
+        "--out", str(folder / "report"),
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    subprocess.run(command, check=True, capture_output=True, timeout=240)  # noqa: S603
     return folder / "report" / "report.html"
 
 
@@ -63,7 +64,7 @@ def test_every_image_loads(browser):
     assert min(widths) > 300
 
 
-def test_nothing_is_fetched_but_the_page(browser, page):
+def test_nothing_is_fetched_but_the_page(browser):
     fetched = browser.execute_script(
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )

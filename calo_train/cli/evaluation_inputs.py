@@ -85,7 +85,7 @@ class _Detector:
 
 def open_inputs(request: InputRequest) -> Inputs:
     """Open everything and draw what has to be drawn; every problem is a three-part error."""
-    targets = [_target(path.expanduser()) for path in request.targets]
+    targets = [target for path in request.targets for target in _targets(path.expanduser())]
     detector = _detector(request, targets)
     reference = _reference(request, targets, detector)
     if request.num_showers is not None:
@@ -95,13 +95,14 @@ def open_inputs(request: InputRequest) -> Inputs:
     return Inputs(samples, reference, threshold, _report_folder(targets, reference))
 
 
-def _target(path: Path) -> _Target:
+def _targets(path: Path) -> list[_Target]:
     from calo_train.families.generator import load_generator
+    from calo_train.showers.paths import expand_paths
 
     if path.is_dir():
         folder = generator_folder(path)
-        return _Target(path, load_generator(folder), folder)
-    return _Target(path)
+        return [_Target(path, load_generator(folder), folder)]
+    return [_Target(found) for found in expand_paths([str(path)], where="calo-eval")]
 
 
 def _detector(request: InputRequest, targets: Sequence[_Target]) -> _Detector:

@@ -14,6 +14,7 @@ triangular. What nflows does between its linear layers is written down once, her
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,16 +37,15 @@ class Units:
     """The units of a layer sorted by degree: their order in the module, and where degrees end."""
 
     order: Tensor
+    degrees: Tensor  # (units,), sorted
     ends: tuple[int, ...]  # ends[d]: number of units of degree <= d
 
     @classmethod
     def of(cls, degrees: Tensor, num_features: int) -> Units:
         """Sort units by their degrees (units,)."""
-        degrees = degrees.cpu()
-        order = torch.argsort(degrees, stable=True)
-        bounds = torch.arange(num_features + 1)
-        ends = torch.searchsorted(degrees[order].contiguous(), bounds, right=True)
-        return cls(order, tuple(ends.tolist()))
+        ordered, order = torch.sort(degrees, stable=True)
+        ends = torch.searchsorted(ordered, torch.arange(num_features + 1), right=True)
+        return cls(order, ordered, tuple(ends.tolist()))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -126,7 +126,8 @@ class SortedMade:
     @classmethod
     @torch.no_grad()
     def of(cls, made: MADE) -> SortedMade:
-        """Read a MADE; UsageError for training mode where that makes a difference."""
+        """Read a MADE, on the CPU; UsageError for training mode where that makes a difference."""
+        made = copy.deepcopy(made).cpu()
         num_features = int(made.initial_layer.in_features)
         inputs = Units.of(torch.arange(1, num_features + 1), num_features)
         result = cls(num_features, state_units=[inputs])
@@ -139,6 +140,8 @@ class SortedMade:
         order = result.state_units[result.final_source].order
         weight = (final.weight * final.mask)[:, order]
         result.final_weight = weight.reshape(num_features, -1, len(order))
+        units = result.state_units[result.final_source]
+        _require_masked(result.final_weight, torch.arange(num_features), units)
         result.final_bias = final.bias.reshape(num_features, -1, 1)
         return result
 
@@ -188,6 +191,7 @@ class SortedMade:
         )
         weight = (linear.weight * linear.mask)[units.order][:, source_units.order]
         bias = linear.bias[units.order].reshape(-1, 1)
+        _require_masked(weight[:, None], units.degrees, source_units)
         if folded_norm is not None:
             before = Scaling.of(folded_norm, source_units)
             bias = bias + weight @ before.shift
@@ -219,6 +223,14 @@ def _norm(blocks: list[MaskedResidualBlock], block: int, position: int) -> nn.Ba
         return None
     norm: nn.BatchNorm1d = blocks[block].batch_norm_layers[position]
     return norm
+
+
+def _require_masked(weight: Tensor, degrees: Tensor, source: Units) -> None:
+    """Make sure that what the walk leaves out is masked; weight (units, rows, source units)."""
+    seen = torch.tensor(source.ends)[degrees]
+    is_left_out = torch.arange(len(source)) >= seen[:, None]
+    if bool((weight * is_left_out[:, None]).any()):
+        raise RuntimeError("the walk would leave out a weight that is not masked")
 
 
 def _require_deterministic(block: nn.Module) -> None:

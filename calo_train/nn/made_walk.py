@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from calo_train.errors import UsageError
-from calo_train.nn.made_layers import Layer, Projection, Route, Scaling, SortedMade
+from calo_train.nn.made_layers import Layer, Projection, Route, Scaling, SortedMade, Units
 
 if TYPE_CHECKING:
     from nflows.transforms.made import MADE
@@ -82,9 +82,12 @@ class MadeWalk:
             for item in packed.projections
         ]
         scale = torch.ones(packed.num_outputs) if output_scale is None else output_scale
-        self._rounds = tuple(
-            self._round(packed, degree, scale.to(packed.final_weight)[:, None])
-            for degree in range(packed.num_features)
+        scale = scale.to(packed.final_weight)[:, None]
+        self._rounds = self._lay_out(
+            [self._moved(layer) for layer in packed.layers],
+            packed.state_units[packed.final_source],
+            self._tensor(packed.final_weight * scale),
+            self._tensor(packed.final_bias * scale),
         )
 
     def run(
@@ -139,33 +142,26 @@ class MadeWalk:
             projected.append(self._activation(values) if item.is_activated else values)
         return projected
 
-    def _round(self, packed: SortedMade, degree: int, output_scale: Tensor) -> _Round:
-        seen = packed.state_units[packed.final_source].ends[degree]
-        return _Round(
-            tuple(
-                self._operation(layer, degree)
-                for layer in packed.layers
-                if layer.units.has(degree)
-            ),
-            seen,
-            self._block(packed.final_weight[degree] * output_scale, seen),
-            self._tensor(packed.final_bias[degree] * output_scale),
-        )
-
-    def _operation(self, layer: Layer, degree: int) -> _Operation:
-        rows, seen = layer.units.slice_of(degree), layer.source_units.ends[degree]
-        scaling = None
-        if layer.scaling is not None:
-            scaling = Scaling(
-                self._tensor(layer.scaling.scale[rows]), self._tensor(layer.scaling.shift[rows])
+    def _lay_out(
+        self, layers: list[Layer], final_units: Units, final_weight: Tensor, final_bias: Tensor
+    ) -> tuple[_Round, ...]:
+        """Cut all layers into rounds; final_weight (features, outputs, units)."""
+        rounds = []
+        for degree in range(self.num_features):
+            operations = tuple(
+                _operation(layer, degree) for layer in layers if layer.units.has(degree)
             )
-        weight, bias = self._block(layer.weight[rows], seen), self._tensor(layer.bias[rows])
-        return _Operation(layer.route, rows, seen, weight, bias, scaling)
+            seen = final_units.ends[degree]
+            weight = final_weight[degree, :, :seen].contiguous()
+            rounds.append(_Round(operations, seen, weight, final_bias[degree]))
+        return tuple(rounds)
 
-    def _block(self, rows: Tensor, seen: int) -> Tensor:
-        if bool(rows[:, seen:].any()):
-            raise RuntimeError("the walk would leave out a weight that is not masked")
-        return self._tensor(rows[:, :seen])
+    def _moved(self, layer: Layer) -> Layer:
+        scaling = layer.scaling
+        if scaling is not None:
+            scaling = Scaling(self._tensor(scaling.scale), self._tensor(scaling.shift))
+        weight, bias = self._tensor(layer.weight), self._tensor(layer.bias)
+        return replace(layer, weight=weight, bias=bias, scaling=scaling)
 
     def _tensor(self, values: Tensor) -> Tensor:
         return values.detach().to(self._device, self._dtype, copy=True).contiguous()
@@ -177,6 +173,15 @@ class MadeWalk:
         if isinstance(activation, nn.Module):
             return copy.deepcopy(activation).to(self._device, self._dtype)
         return activation
+
+
+def _operation(layer: Layer, degree: int) -> _Operation:
+    rows, seen = layer.units.slice_of(degree), layer.source_units.ends[degree]
+    scaling = None
+    if layer.scaling is not None:
+        scaling = Scaling(layer.scaling.scale[rows], layer.scaling.shift[rows])
+    weight = layer.weight[rows, :seen].contiguous()
+    return _Operation(layer.route, rows, seen, weight, layer.bias[rows], scaling)
 
 
 def _require_context(context: Tensor | None, num_rows: int, width: int | None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import commands
 import h5py
@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 
 from calo_train.showers.source import open_paths
-
-if TYPE_CHECKING:
-    import subprocess
 
 REQUEST = ("-n", "90", "--energy", "20:80GeV", "--seed", "0", "--threads", "1")
 
@@ -104,19 +101,38 @@ def test_signalled_group_stops_in_order_and_goes_on(
     assert process.returncode == code, messages
     assert "goes on where it stopped" in messages
     assert "Traceback" not in messages
-    assert _running_in(process.pid) == []
+    _require_end_of(process.pid)
     assert list((cwd / ".w.h5.tiles").glob("0*.npz"))
     assert not list(cwd.glob("*w.h5"))
+
+
+def test_full_disk_keeps_the_tiles_and_a_larger_one_goes_on(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """S3: the disk fills up between the check and the end."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        arguments = (str(finished_run), "-n", "800", "--energy", "20:80GeV", "--threads", "1")
+        done = commands.run("calo-sample", *arguments, "--out", str(folder / "f.h5"), cwd=tmp_path)
+        commands.require_message(done, 5, "disk is full", "free some space")
+        assert [path.name for path in folder.iterdir()] == [".f.h5.tiles"]
+        subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+        done = commands.run("calo-sample", *arguments, "--out", str(folder / "f.h5"), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "going on" in done.stderr
+        assert _equal(folder / "f.h5", _sample(finished_run, "whole.h5", *arguments[1:]))
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_workers_leave_with_a_killed_parent(finished_run: Path) -> None:
     process = _started_with_workers(finished_run)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=commands.TIMEOUT)
-    deadline = time.monotonic() + 30
-    while _running_in(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _running_in(process.pid) == []
+    _require_end_of(process.pid)
 
 
 def test_killed_worker_is_an_error_of_the_machine(finished_run: Path) -> None:
@@ -139,6 +155,14 @@ def _started_with_workers(run: Path) -> subprocess.Popen[str]:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     return process
+
+
+def _require_end_of(group: int) -> None:
+    """Wait until no process of a group runs; helpers of Python's pools end after their parent."""
+    deadline = time.monotonic() + 30
+    while _running_in(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _running_in(group) == []
 
 
 def _running_in(group: int) -> list[int]:

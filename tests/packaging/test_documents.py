@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def shown_commands(text: str) -> list[str]:
     """
     blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    followed = zip(lines, [*lines[1:], ""], strict=True)
+    followed = zip(lines, [*lines, ""][1:], strict=True)
     good = [line for line, following in followed if not following.startswith("error:")]
     plain = [re.sub(r"\s#\s.*", "", line.removeprefix("$ ")).strip() for line in good]
     return [line for line in plain if line.partition(" ")[0] in command_modules()]
@@ -67,3 +68,10 @@ def words_of(line: str) -> list[str]:
         elif command == "calo-train" and has_value and not has_own_groups:
             found.append(f"{command} {argument}")
     return found
+
+
+def test_performance_page_shows_the_stored_measurements() -> None:
+    """The page is written by a script; numbers in it are not typed."""
+    script = runpy.run_path(str(CHECKOUT / "scripts" / "performance_page.py"))
+    shown = (CHECKOUT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert shown == script["performance_page"](), "python scripts/performance_page.py"

@@ -17,9 +17,9 @@ from calo_train.evaluation.figures.style import (
     caption_tail,
     draw_ratio,
     draw_steps,
-    new_figure,
     ratio_figure,
     sample_curves,
+    small_ratio_panels,
     write_header,
 )
 from calo_train.evaluation.observables import OBSERVABLES
@@ -63,32 +63,19 @@ def layer_energies_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     """Draw the energy distributions of layers spread over the depth."""
     binnings = evaluation.binnings["layer_energy"]
     layers = np.unique(np.linspace(0, len(binnings) - 1, _NUM_LAYER_PANELS).round().astype(int))
-    num_columns = min(3, len(layers))
-    num_rows = int(np.ceil(len(layers) / num_columns))
-    figure = new_figure(3.6 * num_columns, 3.4 * num_rows)
-    panels = figure.subplots(
-        2 * num_rows, num_columns, height_ratios=(3, 1) * num_rows, squeeze=False
-    )
+    figure, panels = small_ratio_panels(len(layers))
     numbers: dict[str, list[FloatArray]] = {}
-    for panel, layer in enumerate(layers.tolist()):
-        row, column = divmod(panel, num_columns)
-        main, ratio = panels[2 * row, column], panels[2 * row + 1, column]
+    for (main, ratio), layer in zip(panels, layers.tolist(), strict=True):
         curves = _layer_curves(evaluation, binnings[layer], layer)
         _draw_panel(main, ratio, binnings[layer], curves)
-        main.tick_params(labelbottom=False)
         main.set_title(f"layer {layer}", loc="left", fontsize=11)
+        main.set_ylabel("share per bin")
+        ratio.set_ylabel("ratio")
         ratio.set_xlabel(axis_label(r"E_\mathrm{layer}", "MeV"))
-        if column == 0:
-            main.set_ylabel("share per bin")
-        else:
-            ratio.set_ylabel("")
         for key, values in bin_numbers(binnings[layer].edges, *curves).items():
             numbers.setdefault(key, []).append(np.asarray(values))
         numbers.setdefault("layer", []).append(np.full(binnings[layer].num_bins, layer))
-    for axes in panels[:, :].ravel()[2 * num_columns * num_rows :]:
-        axes.set_visible(False)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="upper center", ncols=2)
     return ReportFigure(
         name="layer_energies",
         title="Layer energies",

@@ -129,6 +129,7 @@ def _draw_energies(axes: Axes, image: FloatArray, profile: Profile, highest: flo
     norm = LogNorm(max(highest, 1e-9) / 10**_DECADES, max(highest, 1e-9))
     edges = np.arange(image.shape[1] + 1) - 0.5
     shown = np.ma.masked_less_equal(image, 0)
+    axes.minorticks_off()
     return axes.pcolormesh(edges, profile.edges, shown, norm=norm, cmap="viridis", rasterized=True)
 
 
@@ -139,6 +140,7 @@ def _draw_difference(
     faint = reference <= _FAINT * reference.max()
     difference = 100 * (sample - reference) / np.where(faint, 1.0, reference)
     axes.set_facecolor("#eeeeee")
+    axes.minorticks_off()
     return axes.pcolormesh(
         edges, profile.edges, np.ma.masked_where(faint, difference), cmap="RdBu_r",
         vmin=-_DIFFERENCE_RANGE, vmax=_DIFFERENCE_RANGE, rasterized=True,

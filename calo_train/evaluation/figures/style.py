@@ -112,6 +112,30 @@ def ratio_figure() -> tuple[Figure, Axes, Axes]:
     return figure, main, ratio
 
 
+def small_ratio_panels(num_panels: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """Make up to three main and ratio panels a row, with room for a legend above them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    num_columns = min(3, num_panels)
+    num_rows = -(-num_panels // num_columns)
+    width, height = 3.6 * num_columns + 0.4, 3.3 * num_rows + 0.9
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        num_rows, num_columns, left=0.75 / width, right=1 - 0.2 / width, bottom=0.6 / height,
+        top=1 - 0.95 / height, hspace=0.32, wspace=0.28,
+    )  # fmt: skip
+    panels = []
+    for index in range(num_panels):
+        cell = grid[divmod(index, num_columns)].subgridspec(2, 1, height_ratios=(3, 1), hspace=0.1)
+        ratio = figure.add_subplot(cell[1])
+        main = figure.add_subplot(cell[0], sharex=ratio)
+        main.tick_params(labelbottom=False)
+        panels.append((main, ratio))
+    return figure, panels
+
+
 def write_header(axes: Axes, evaluation: Evaluation, *, is_short: bool = False) -> None:
     """Name detector and incident particles above a panel."""
     axes.set_title(evaluation.reference.geometry.name, loc="left", fontweight="bold", fontsize=11)
