@@ -137,8 +137,8 @@ def summary_cards(result: SampleResult) -> list[Card]:
             Card(
                 "classifier AUC",
                 f"{auc[0]:.3f} ± {auc[1]:.3f}",
-                f"floor {floor[0]:.3f} ± {floor[1]:.3f}; {result.classifier.num_per_class} "
-                "showers a class",
+                f"floor {floor[0]:.3f} ± {result.classifier.floor_error:.3f}; "
+                f"{result.classifier.num_per_class} showers a class",
                 _VERDICT_STYLES[verdict_of(result.classifier.significance)],
             )
         )

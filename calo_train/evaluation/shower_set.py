@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +76,10 @@ class ShowerSet:
 
     def fingerprint(self) -> str:
         """Hash the content of the source and which rows are meant, whatever the path."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         whole = self.source.fingerprint()
         if self.rows is None:
             return whole

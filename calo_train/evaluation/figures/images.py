@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.deposits import Profile
     from calo_train.evaluation.results import Evaluation, SampleResult
 
-_FAINT = 1e-4  # of the brightest bin: differences of fainter ones are not shown
+_FAINT = 1e-3  # of the brightest bin: differences of fainter ones are not shown
 _DIFFERENCE_RANGE = 20.0  # per cent
 _DECADES = 4
 
