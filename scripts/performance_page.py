@@ -44,7 +44,8 @@ _STREAMING = """
 An epoch of batches of {batch_size}, streamed from an HDF5 file of {num_showers:,} showers
 ({decoded} decoded, {stored} on disk) with `memory_budget` at {budget}, against the same epoch from
 memory. A training step is stood for by matrix products (`{product}`);
-none is the bare reading. Memory is the largest resident set, without what Python and torch take before any data.
+none is the bare reading. Memory is the largest resident set, without what Python and torch take
+before any data.
 
 | products a batch | from memory | streamed | ratio | memory, from memory | memory, streamed |
 | --- | --- | --- | --- | --- | --- |

@@ -188,27 +188,11 @@ def _detector(
             do="give one of the two",
         )
     if dataset is not None:
-        config = _dataset(dataset)
+        from calo_train.cli.inputs import named_dataset
+
+        config = named_dataset(dataset)
         return config, config.detector
     return None, None if geometry is None else _geometry(geometry)
-
-
-def _dataset(name: str) -> DatasetConfig:
-    from calo_train.config_folder import config_groups
-    from calo_train.families.settings import build_settings
-    from calo_train.showers.dataset import DatasetConfig
-    from calo_train.training.compose import compose_config
-
-    known = config_groups()["dataset"]
-    if name not in known:
-        raise UsageError(
-            f"no data set '{name}'",
-            where="--dataset",
-            do=f"name one; {nearest_names(name, known)}",
-        )
-    # The files come from the command line; the group's own path is not used.
-    composed = compose_config([f"dataset={name}", "dataset.path=command-line"])
-    return build_settings(DatasetConfig, composed["dataset"], where=f"dataset={name}")
 
 
 def _geometry(name: str) -> Geometry:

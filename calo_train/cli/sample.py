@@ -118,24 +118,11 @@ def main() -> None:
 
 def _open(run: Path) -> tuple[Path, Generator]:
     """Open the generator of a run, or a generator folder itself."""
-    from calo_train.errors import DataError
-    from calo_train.families.generator import MANIFEST, load_generator
-    from calo_train.training.run_folder import missing_parts
+    from calo_train.cli.inputs import generator_folder
+    from calo_train.families.generator import load_generator
 
-    folder = run.expanduser()
-    if (folder / MANIFEST).is_file():
-        return folder, load_generator(folder)
-    inside = folder / "generator"
-    if not (inside / MANIFEST).is_file() and (folder / "config.yaml").is_file():
-        missing = missing_parts(folder)
-        named = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
-        raise DataError(
-            f"this run is not finished: {len(missing)} parts are missing"
-            + (f" ({named})" if missing else ""),
-            where=str(folder),
-            do="run its calo-train command again; it goes on where it stopped",
-        )
-    return inside, load_generator(inside)
+    folder = generator_folder(run.expanduser())
+    return folder, load_generator(folder)
 
 
 def _chosen_laws(

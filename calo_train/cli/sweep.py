@@ -33,6 +33,8 @@ def hand_to_hydra(arguments: Arguments) -> None:
     """Let Hydra run the command line; every point of a sweep is one training of its own."""
     import hydra
 
+    from calo_train.training.compose import quote_paths
+
     exits: dict[str, int] = {}
 
     def point(config: DictConfig) -> None:
@@ -44,7 +46,8 @@ def hand_to_hydra(arguments: Arguments) -> None:
         [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
     )
     saved = sys.argv
-    sys.argv = [program, *arguments.hydra_flags, *own_groups, *arguments.overrides]
+    overrides = quote_paths(arguments.overrides)
+    sys.argv = [program, *arguments.hydra_flags, *own_groups, *overrides]
     try:
         with log_to_stderr(is_quiet=arguments.is_quiet, is_debug=arguments.is_debug):
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(
@@ -61,13 +64,15 @@ def _run_point(config: DictConfig, arguments: Arguments) -> tuple[str, int]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from calo_train.training.compose import quote_paths
     from calo_train.training.config import check_config
     from calo_train.training.run import train
 
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     overrides = list(HydraConfig.get().overrides.task)
-    swept = [item for item in overrides if item not in arguments.overrides]
+    given = {item.replace("'", "") for item in quote_paths(arguments.overrides)}
+    swept = [item for item in overrides if item.replace("'", "") not in given]
     # Two points must not share a folder: what is swept enters the name.
     suffix = [item for item in swept if item.partition("=")[0] not in ("dataset", "model", "name")]
     if suffix:

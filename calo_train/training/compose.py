@@ -40,7 +40,7 @@ def compose_config(overrides: Sequence[str], *, config_dir: Path | None = None) 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         try:
-            config = compose(ROOT_CONFIG, [*_escaped(overrides), *search])
+            config = compose(ROOT_CONFIG, [*quote_paths(overrides), *search])
             resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except OverrideParseException as error:
             raise _unreadable(error, overrides) from error
@@ -66,7 +66,7 @@ def _quoted(folder: Path) -> str:
 _PLAIN_PATH = re.compile(r"^(dataset\.path|runs_folder|name)=(?!['\"\[])(.*)$", re.DOTALL)
 
 
-def _escaped(overrides: Iterable[str]) -> list[str]:
+def quote_paths(overrides: Iterable[str]) -> list[str]:
     """Quote values that are paths, so that spaces, commas and = in them need no second quoting."""
     escaped = []
     for override in overrides:

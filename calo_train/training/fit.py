@@ -159,10 +159,15 @@ class _FitCallback(Callback):
         self._saved = self._beaten = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Prepare each process's module for manual reduction and take over the signals."""
+        """Take over the signals from Lightning."""
         self._context.stop.listen()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave the sum of gradients over processes to the module, part by part."""
         if trainer.world_size > 1:
-            # Gradients are summed part by part; the wrapper must not wait for all of them.
+            # Lightning sets this again after every batch; torch's wrapper would wait for all parts.
             trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
 
     def on_train_batch_end(

@@ -146,6 +146,7 @@ def test_points_of_a_sweep_have_folders_of_their_own(tmp_path: Path, tiny_data: 
     arguments = commands.tiny_training(tiny_data, "only=energy", "seed=0,1")
     done = commands.run("calo-train", "-m", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert sorted(p.name for p in (tmp_path / RUN).parent.iterdir()) == [
         "default-seed=0",
         "default-seed=1",
@@ -153,7 +154,7 @@ def test_points_of_a_sweep_have_folders_of_their_own(tmp_path: Path, tiny_data: 
     rates = "model.energy_training.learning_rate=1e30,0.001"
     arguments = commands.tiny_training(tiny_data, "only=energy", "name=rates", rates)
     done = commands.run("calo-train", "-m", *arguments, cwd=tmp_path)
-    commands.require_message(done, 4, "1 of 2", "learning_rate=1e30: exit 4")
+    commands.require_message(done, 4, "1 of 2", "learning_rate=1e+30: exit 4")
 
 
 def test_two_processes_train_as_one(tmp_path: Path, tiny_data: Path) -> None:
