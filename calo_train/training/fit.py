@@ -167,7 +167,7 @@ class _FitCallback(Callback):
     ) -> None:
         """Leave the sum of gradients over processes to the module, part by part."""
         if trainer.world_size > 1:
-            # Lightning sets this again after every batch; torch's wrapper would wait for all parts.
+            # Lightning sets this after every batch; torch would wait for the unused parts.
             trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
 
     def on_train_batch_end(

@@ -170,3 +170,21 @@ def test_two_processes_train_as_one(tmp_path: Path, tiny_data: Path) -> None:
         table = (folder / name / "stages/energy/0/metrics.csv").read_text(encoding="utf-8")
         losses.append([float(line.split(",")[3]) for line in table.splitlines()[1:]])
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_traceback_is_shown_on_demand_and_a_bug_says_so(tmp_path: Path) -> None:
+    """U7."""
+    wrong = ("dataset=native", f"dataset.path={tmp_path / 'none.h5'}")
+    plain = commands.run("calo-train", *wrong, cwd=tmp_path)
+    commands.require_message(plain, 3, "no such file")
+    shown = commands.run("calo-train", *wrong, "--debug", cwd=tmp_path)
+    assert "Traceback" in shown.stderr
+    broken = (
+        "from calo_train.cli.errors import run_command\n"
+        "raise SystemExit(run_command(lambda: 1 / 0))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", broken], capture_output=True, text=True, check=False,
+        timeout=commands.TIMEOUT, env=commands.environment(),
+    )  # fmt: skip
+    commands.require_message(done, 1, "bug", "ZeroDivisionError", "--debug")
