@@ -81,9 +81,10 @@ class Part:
     def clip_gradient(self) -> Tensor:
         """Clip the gradient's norm where the settings say so, and give the norm before it."""
         limit = self.settings.gradient_clip
-        return nn.utils.clip_grad_norm_(
-            self.flow.parameters(), math.inf if limit is None else limit
-        )
+        if limit is not None:
+            return nn.utils.clip_grad_norm_(self.flow.parameters(), limit)
+        gradients = [p.grad for p in self.flow.parameters() if p.grad is not None]
+        return nn.utils.get_total_norm(gradients)
 
     def after_step(self) -> None:
         """Advance the schedule and the average of the weights."""
