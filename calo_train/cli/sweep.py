@@ -64,25 +64,39 @@ def _run_point(config: DictConfig, arguments: Arguments) -> tuple[str, int]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from calo_train.training.compose import quote_paths
     from calo_train.training.config import check_config
     from calo_train.training.run import train
 
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     overrides = list(HydraConfig.get().overrides.task)
-    given = {item.replace("'", "") for item in quote_paths(arguments.overrides)}
-    swept = [item for item in overrides if item.replace("'", "") not in given]
+    keys = _swept_keys(arguments.overrides)
+    swept = [item for item in overrides if item.partition("=")[0] in keys]
     # Two points must not share a folder: what is swept enters the name.
     suffix = [item for item in swept if item.partition("=")[0] not in ("dataset", "model", "name")]
     if suffix:
         resolved["name"] = "-".join([str(resolved["name"]), *map(_as_name, suffix)])
 
     def command() -> None:
-        result = train(check_config({str(key): value for key, value in resolved.items()}))
-        print(result.as_text())
+        checked = check_config({str(key): value for key, value in resolved.items()})
+        if checked.dry_run:
+            from calo_train.training.estimate import estimate
+
+            print(estimate(checked).as_text())
+        else:
+            print(train(checked).as_text())
 
     return " ".join(swept), run_command(command, is_debug=arguments.is_debug)
+
+
+def _swept_keys(overrides: list[str]) -> set[str]:
+    """Give the keys that take several values on the command line."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from calo_train.training.compose import quote_paths
+
+    parsed = OverridesParser.create().parse_overrides(quote_paths(overrides))
+    return {item.get_key_element() for item in parsed if item.is_sweep_override()}
 
 
 def _as_name(override: str) -> str:

@@ -43,7 +43,8 @@ def _write(files: list[ShowerFile], out: Path) -> int:
     geometry = geometry_from_mapping(
         json.loads(attributes["sampled_geometry"]), where=f"{files[0].path}: sampled_geometry"
     )
-    repairs = [name for name in files[0].attributes if name.startswith("repaired_")]
+    # An empty shard repaired nothing and names nothing, so every shard is asked.
+    repairs = {name for file in files for name in file.attributes if name.startswith("repaired_")}
     for name in repairs:
         attributes[name] = sum(int(file.attributes.get(name, 0)) for file in files)
     attributes["shard"] = "0/1"

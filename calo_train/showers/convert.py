@@ -119,6 +119,7 @@ def _already_done(target: Path, mark: str) -> Converted | None:
 def _attributes(source: ShowerSource, mark: str) -> dict[str, Any]:
     """Keep where the showers come from and add what was done to them."""
     kept = dict(source.attributes)
+    kept.pop("energy_unit", None)  # of the old file's arrays; the new ones say their own
     bits = source.files[0].mantissa_bits
     if bits:
         kept["mantissa_bits"] = bits
