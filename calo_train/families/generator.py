@@ -15,6 +15,7 @@ import yaml
 from calo_train import __version__
 from calo_train.atomic_files import replacing, sha256_of, sync_folder, write_text
 from calo_train.errors import DataError
+from calo_train.families.settings import build_family
 from calo_train.geometry import Geometry, geometry_from_mapping
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.showers.statistics import ShowerStatistics
@@ -124,7 +125,7 @@ def _from_manifest(manifest: Mapping[str, Any], folder: Path) -> Generator:
     dataset = manifest["dataset"]
     target = str(manifest["family"]["_target_"])
     return Generator(
-        family=_build_family(manifest["family"], where=where),
+        family=build_family(manifest["family"], where=where),
         family_target=target,
         geometry=geometry_from_mapping(manifest["geometry"], where=where),
         statistics=ShowerStatistics.from_mapping(manifest["statistics"], where=where),
@@ -137,12 +138,6 @@ def _from_manifest(manifest: Mapping[str, Any], folder: Path) -> Generator:
         training=dict(manifest["training"]),
         notes=tuple(str(note) for note in manifest["notes"]),
     )
-
-
-def _build_family(mapping: Mapping[str, Any], *, where: str) -> Family:
-    from calo_train.families.settings import build_family
-
-    return build_family(dict(mapping), where=where)
 
 
 def _load_part(folder: Path, key: str, entry: Mapping[str, Any]) -> dict[str, Tensor]:

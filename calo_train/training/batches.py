@@ -18,7 +18,6 @@ from torch import Tensor
 from calo_train.families.contracts import ShowerBatch
 from calo_train.showers.rounding import undo_rounding
 from calo_train.showers.symmetries import symmetry_images
-from calo_train.training.randomness import keyed_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,13 +137,6 @@ class BatchPreparation:
             energies = undo_rounding(energies, stored.mantissa_bits, uniform)
         conditions = {name: values.to(dtype) for name, values in stored.conditions.items()}
         return ShowerBatch(energies.to(dtype), conditions, stored.rows)
-
-
-def preparation_random(
-    device: torch.device, seed: int, purpose: str, epoch: int, batch: int, rank: int
-) -> torch.Generator:
-    """Give the generator of one batch's noise."""
-    return keyed_generator(device, seed, purpose, epoch, batch, rank)
 
 
 def _stored(

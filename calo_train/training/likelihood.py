@@ -19,10 +19,9 @@ from calo_train.training.batches import (
     BatchPreparation,
     DeviceBatches,
     StoredBatch,
-    preparation_random,
 )
 from calo_train.training.parts import Part
-from calo_train.training.randomness import keyed_global_random, keyed_seed
+from calo_train.training.randomness import keyed_generator, keyed_global_random, keyed_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +111,7 @@ class LikelihoodModule(LightningModule):
         words = (self.group.stage.name, self.epoch, self.batch, rank)
         # Dropout is the one user of torch's global generator.
         torch.manual_seed(keyed_seed(self._seed, "dropout", *words))
-        random = preparation_random(
+        random = keyed_generator(
             self.device, self._seed, f"{self.group.stage.name} train", self.epoch, self.batch, rank
         )
         batch = self._prepare.training(stored, random, self.dtype_of_flows)
@@ -157,7 +156,7 @@ class LikelihoodModule(LightningModule):
 
     def validation_step(self, stored: StoredBatch, batch_index: int) -> None:
         """Add the losses of a batch; its noise is the same in every epoch."""
-        random = preparation_random(
+        random = keyed_generator(
             self.device,
             self._seed,
             f"{self.group.stage.name} validation",
