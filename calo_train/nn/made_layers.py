@@ -133,6 +133,7 @@ class SortedMade:
     def of(cls, made: MADE) -> SortedMade:
         """Read a MADE, on the CPU; UsageError for training mode where that makes a difference."""
         made = copy.deepcopy(made).cpu()
+        _require_finite(made)
         num_features = int(made.initial_layer.in_features)
         inputs = Units.of(torch.arange(1, num_features + 1), num_features)
         result = cls(num_features, made.activation, state_units=[inputs])
@@ -246,6 +247,16 @@ def _require_masked(weight: Tensor, degrees: Tensor, source: Units) -> None:
     is_left_out = torch.arange(len(source)) >= seen[:, None]
     if bool((weight * is_left_out[:, None]).any()):
         raise RuntimeError("the walk would leave out a weight that is not masked")
+
+
+def _require_finite(made: MADE) -> None:
+    for name, parameter in made.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise UsageError(
+                "the flow holds weights that are NaN or infinite",
+                where=f"incremental inverse, {name}",
+                do="load weights from before the training diverged",
+            )
 
 
 def _require_deterministic(block: nn.Module) -> None:
