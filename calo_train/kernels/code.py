@@ -78,6 +78,7 @@ class Code:
         self._first_block = self.builder.block
         self.precision = precision
         self.lanes = lanes
+        self._constants: dict[str, ir.Constant] = {}  # writing one down is most of the work
 
     @property
     def vector_type(self) -> ir.Type:
@@ -109,7 +110,10 @@ class Code:
 
     def constant(self, value: float) -> Vector:
         """Give one number in every lane."""
-        return Vector(self, ir.Constant(self.vector_type, [value] * self.lanes))
+        name = repr(float(value))  # tells -0.0 from 0.0, which as keys would be one
+        if name not in self._constants:
+            self._constants[name] = ir.Constant(self.vector_type, [value] * self.lanes)
+        return Vector(self, self._constants[name])
 
     def bits(self, value: int) -> Bits:
         """Give one bit pattern in every lane."""
@@ -141,6 +145,16 @@ class Code:
             self._module, ir.FunctionType(self.vector_type, kinds), full
         )
         return Vector(self, self.builder.call(function, [item.value for item in arguments]))
+
+    def prefetch(self, place: Pointer, *, to_write: bool) -> None:
+        """Ask for the cache line of a place, which may lie outside of its array."""
+        name, flag = "llvm.prefetch.p0", ir.IntType(32)
+        function = self._module.globals.get(name) or ir.Function(
+            self._module, ir.FunctionType(ir.VoidType(), [_POINTER, flag, flag, flag]), name
+        )
+        keep, data = 3, 1  # in all levels of the cache; not code
+        flags = [ir.Constant(flag, value) for value in (int(to_write), keep, data)]
+        self.builder.call(function, [place.value, *flags])
 
     @contextmanager
     def loop(self, start: Count, stop: Count, step: Count = 1) -> Iterator[Integer]:
