@@ -31,6 +31,8 @@ from calo_train.nn.spline import SplineShape
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
+    from nflows.transforms.base import Transform
+
 _RELUS = (torch.relu, functional.relu)
 
 
@@ -152,13 +154,11 @@ def _is_stackable(flow: Flow) -> bool:
 
 def _has_one_context(flow: Flow) -> bool:
     """Tell whether all MADEs or none read the context, and all where it is embedded."""
-    reads = {
-        hasattr(made, "context_layer") for made in flow.modules() if isinstance(made, MADE)
-    }
+    reads = {hasattr(made, "context_layer") for made in flow.modules() if isinstance(made, MADE)}
     return reads == {True} or (reads == {False} and not _embedding_modules(flow))
 
 
-def _is_known(transform: nn.Module) -> bool:
+def _is_known(transform: Transform) -> bool:
     if isinstance(transform, Permutation):
         return bool(transform._dim == 1)
     if not isinstance(transform, MaskedPiecewiseRationalQuadraticAutoregressiveTransform):
@@ -174,7 +174,7 @@ def _is_known(transform: nn.Module) -> bool:
     )
 
 
-def _is_relu_block(block: nn.Module) -> bool:
+def _is_relu_block(block: MaskedFeedforwardBlock) -> bool:
     return (
         type(block) is MaskedFeedforwardBlock
         and block.batch_norm is None
@@ -197,7 +197,7 @@ def _is_plain(embedding: nn.Module) -> bool:
     )
 
 
-def _named_transforms(flow: Flow) -> Iterator[tuple[str, nn.Module]]:
+def _named_transforms(flow: Flow) -> Iterator[tuple[str, Transform]]:
     for number, transform in enumerate(flow._transform._transforms):
         yield f"_transform._transforms.{number}", transform
 
@@ -218,7 +218,7 @@ def _embedding_layers(flow: Flow, slots: list[Slot]) -> Iterator[Linear | None]:
 
 
 def _spline_step(
-    prefix: str, transform: nn.Module, slots: list[Slot], *, reads_context: bool
+    prefix: str, transform: Transform, slots: list[Slot], *, reads_context: bool
 ) -> SplineStep:
     """Read a MADE in the order of its layers; `slots` take its parameters."""
     made = transform.autoregressive_net
@@ -254,7 +254,7 @@ def _masked_layer(
     return Linear(weight.name, bias.name, weight.pack(mask.cpu(), 0))
 
 
-def _spline_shape(transform: nn.Module) -> SplineShape:
+def _spline_shape(transform: Transform) -> SplineShape:
     return SplineShape(
         transform.num_bins,
         float(transform.tail_bound),
@@ -264,7 +264,7 @@ def _spline_shape(transform: nn.Module) -> SplineShape:
     )
 
 
-def _digest_of_masks(made: nn.Module) -> str:
+def _digest_of_masks(made: MADE) -> str:
     digest = hashlib.sha256()
     for name, buffer in made.named_buffers():
         digest.update(f"{name} {tuple(buffer.shape)}".encode())

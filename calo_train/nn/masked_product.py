@@ -1,4 +1,4 @@
-"""The product of masked weights with a batch, for many networks at once and without the masked half.
+"""The product of masked weights with a batch, for many networks at once, in panels.
 
 With units sorted by degree a masked matrix is block lower triangular: the first rows read only the
 first columns. Rows are taken in a few panels, each as wide as its last row needs, in the product
@@ -8,6 +8,7 @@ overhead only on larger matrices. Legend: L networks, n showers.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ def panels_of(mask: Tensor, num_panels: int) -> tuple[Panel, ...]:
     last = ((mask != 0) * columns).amax(dim=1).tolist()
     return tuple(
         Panel(start, stop, int(max(last[start:stop])))
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in itertools.pairwise(edges)
         if stop > start
     )
 

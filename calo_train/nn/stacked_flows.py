@@ -48,9 +48,7 @@ class JointFlows(nn.Module, ABC):
     num_flows: int
 
     @abstractmethod
-    def log_prob(
-        self, features: Sequence[Tensor], contexts: Sequence[Tensor | None]
-    ) -> Tensor:
+    def log_prob(self, features: Sequence[Tensor], contexts: Sequence[Tensor | None]) -> Tensor:
         """Give log p (L, n) from the features (n, D) and the context (n, C) of each flow."""
 
     @abstractmethod
@@ -92,16 +90,14 @@ def join_flows(flows: Sequence[nn.Module]) -> list[tuple[list[int], JointFlows]]
 
 
 class SingleFlow(JointFlows):
-    """A density of any kind by itself, with `log_prob(features, context=...)`; its slice is all."""
+    """A density of any kind by itself, by its `log_prob(features, context=...)`; L is 1."""
 
     def __init__(self, flow: nn.Module) -> None:
         super().__init__()
         self.num_flows = 1
         self.flow = flow
 
-    def log_prob(
-        self, features: Sequence[Tensor], contexts: Sequence[Tensor | None]
-    ) -> Tensor:
+    def log_prob(self, features: Sequence[Tensor], contexts: Sequence[Tensor | None]) -> Tensor:
         """Give log p (1, n)."""
         log_prob: Tensor = self.flow.log_prob(features[0], context=contexts[0])  # type: ignore[operator]
         return log_prob[None]
@@ -172,16 +168,14 @@ class StackedFlows(JointFlows):
     def _add_buffer(self, name: str, value: Tensor, device: torch.device) -> None:
         self.register_buffer(_plain_name(name), value.to(device), persistent=False)
 
-    def log_prob(
-        self, features: Sequence[Tensor], contexts: Sequence[Tensor | None]
-    ) -> Tensor:
+    def log_prob(self, features: Sequence[Tensor], contexts: Sequence[Tensor | None]) -> Tensor:
         """Give log p (L, n)."""
         values = torch.stack([flow.T for flow in features])
         context = self._embedded(self._stacked_context(contexts))
         log_det = values.new_zeros(self.num_flows, values.shape[2])
         for step in self._layout.steps:
             if isinstance(step, PermutationStep):
-                values = _Reorder.apply(values, *self._buffer(step.buffer))
+                values = _reordered(values, self._buffer(step.buffer))
             else:
                 parameters = self._parameters_of_splines(step, values, context)
                 values, log_slopes = _spline(values, parameters, step.shape)
@@ -219,7 +213,8 @@ class StackedFlows(JointFlows):
             units = units + torch.relu(self._linear(step.context, context))
         for layer in step.layers[1:]:
             units = self._masked(layer, torch.relu(units))
-        return units.unflatten(1, (self._layout.num_features, -1))
+        num_features, num_showers = values.shape[1:]
+        return units.view(self.num_flows, num_features, -1, num_showers)
 
     def _linear(self, layer: Linear, source: Tensor) -> Tensor:
         return torch.baddbmm(self._weight(layer.bias), self._weight(layer.weight), source)
@@ -234,7 +229,8 @@ class StackedFlows(JointFlows):
         )
 
     def _weight(self, name: str) -> Tensor:
-        return self.weights[self._number[name]]
+        weight: Tensor = self.weights[self._number[name]]
+        return weight
 
     def _buffer(self, name: str) -> Tensor:
         return self.get_buffer(_plain_name(name))
@@ -311,8 +307,14 @@ def _spline(values: Tensor, parameters: Tensor, shape: SplineShape) -> tuple[Ten
     return spline_forward(values, parameters.movedim(2, 0), shape)
 
 
+def _reordered(values: Tensor, orders: Tensor) -> Tensor:
+    """Take features (L, D, n) in another order; orders (2, L, D) are it and its inverse."""
+    reordered: Tensor = _Reorder.apply(values, *orders)  # type: ignore[no-untyped-call]
+    return reordered
+
+
 class _Reorder(torch.autograd.Function):
-    """Take features (L, D, n) in another order (L, D); no scatter in the gradient."""
+    """Gather, and gather again in the gradient: no scatter, the same bits every time."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:

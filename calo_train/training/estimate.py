@@ -88,7 +88,7 @@ def _measure(module: LikelihoodModule, config: RunConfig) -> StageEstimate:
     return StageEstimate(
         name=f"{group.stage.name} {group.label}",
         num_parts=len(group.parts),
-        num_weights=sum(p.numel() for p in module.flows.parameters()),
+        num_weights=module.num_weights,
         seconds=clock.seconds_per_shower * module.num_training_showers * module.num_epochs,
     )
 

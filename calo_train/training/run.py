@@ -131,7 +131,7 @@ def _train_stages(
         _record_start(config, run, data, stages)
     left = _unfinished(run, groups)
     modules = [build_module(config, group, data) for group in left]
-    num_weights = sum(p.numel() for module in modules for p in module.flows.parameters())
+    num_weights = sum(module.num_weights for module in modules)
     require_free_space(
         run.path, DISK_COPIES * 4 * num_weights, purpose="checkpoints and generator"
     )
