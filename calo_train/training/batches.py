@@ -7,8 +7,7 @@ takes its share of every batch, so that the batch as a whole is the same for any
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +28,11 @@ if TYPE_CHECKING:
 _DEVICE_SHARE = 0.4  # of the free GPU memory may hold the data set
 
 
-@dataclass(frozen=True)
-class StoredBatch:
-    """A batch as stored: energies (n, voxels) MeV, rounding not undone, and its rows."""
+class StoredBatch(NamedTuple):
+    """A batch as stored: energies (n, voxels) MeV, rounding not undone, and its rows.
+
+    A tuple, since Lightning's double precision refuses a batch that is a frozen dataclass (2.6).
+    """
 
     energies: Tensor
     conditions: dict[str, Tensor]

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import commands
 import pytest
-from torch import nn
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from calo_train.errors import UsageError
 from calo_train.families.contracts import require_parts_per_group
@@ -77,3 +79,56 @@ def test_groups_cut_the_wanted_parts(tiny_data: Path) -> None:
     stages = config.family.stages(data.geometry, data.statistics, data.threshold)
     groups = plan_groups(stages, only="causal/0-2", sizes={"energy": 1, "causal": 2})
     assert [group.label for group in groups] == ["0-1", "2"]
+
+
+# Rounding of 1e-15 in a gradient moves a weight by at most 1e-15 / 1e-8 (Adam's epsilon) of the
+# learning rate, 5e-9 in a step and less than 1e-6 in the 49 steps, if all add up.
+FLOAT64_TRAINING = 1e-6
+
+
+def _trained(folder: Path, arguments: list[str]) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Train in this process; give all weights, and the rows of metrics.csv by part."""
+    train(composed_run([*arguments, f"runs_folder={folder}"]))
+    stage = folder / "native/l2lflows/default/stages/causal"
+    rows: dict[str, list[str]] = {}
+    for table in stage.glob("*/metrics.csv"):
+        for line in table.read_text(encoding="utf-8").splitlines()[1:]:
+            rows.setdefault(line.split(",")[1], []).append(line)
+    weights = {
+        f"{path.stem}/{name}": value
+        for path in stage.glob("parts/*.safetensors")
+        for name, value in load_file(path).items()
+    }
+    return weights, rows
+
+
+def test_parts_are_trained_alike_in_every_group(tmp_path: Path, tiny_data: Path) -> None:
+    """Float64, with clipping, averages, and a part that leaves its stack early."""
+    arguments = commands.tiny_training(
+        tiny_data, "only=causal", "trainer.precision=64-true", "model.causal_training.patience=1",
+        "model.causal_training.gradient_clip=5", "model.causal_training.ema_decay=0.5",
+        "model.causal_training.learning_rate=0.05", "model.causal_training.num_epochs=7",
+        "model.causal_training.schedule=constant", "model.causal_flow.hidden_features=64",
+    )  # fmt: skip
+    together, rows = _trained(tmp_path / "together", arguments)
+    alone, rows_alone = _trained(tmp_path / "alone", [*arguments, "model.parts_per_group=1"])
+    assert together.keys() == alone.keys()
+    for name, value in together.items():
+        torch.testing.assert_close(
+            value, alone[name], rtol=FLOAT64_TRAINING, atol=FLOAT64_TRAINING
+        )
+    epochs = {part: len(lines) for part, lines in rows.items()}
+    assert epochs == {part: len(lines) for part, lines in rows_alone.items()}
+    assert epochs["1"] < epochs["2"], "one part of the stack stops before the other"
+
+
+def test_dropout_of_a_part_does_not_depend_on_its_group(tmp_path: Path, tiny_data: Path) -> None:
+    """Such flows are never stacked, and draw what is theirs."""
+    arguments = commands.tiny_training(
+        tiny_data, "only=causal", "model.causal_flow.dropout=0.5",
+        "model.causal_training.num_epochs=1",
+    )  # fmt: skip
+    together, _ = _trained(tmp_path / "together", arguments)
+    alone, _ = _trained(tmp_path / "alone", [*arguments, "model.parts_per_group=1"])
+    assert together.keys() == alone.keys()
+    assert all(torch.equal(together[name], alone[name]) for name in together)
