@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,12 +73,21 @@ class JointFlows(nn.Module, ABC):
         """Copy some of the flows, at least one, into a smaller module."""
 
 
-def join_flows(flows: Sequence[nn.Module]) -> list[tuple[list[int], JointFlows]]:
-    """Stack flows of equal shape; give each stack with the positions of its flows, in order."""
+def join_flows(
+    flows: Sequence[nn.Module], *, largest: int | None = None
+) -> list[tuple[list[int], JointFlows]]:
+    """Stack flows of equal shape; give each stack with the positions of its flows, in order.
+
+    No stack holds more than `largest` flows where that is given.
+    """
     positions: dict[Hashable, list[int]] = {}
+    counts: Counter[Hashable] = Counter()
     for number, flow in enumerate(flows):
         key = stack_key(flow)
-        positions.setdefault(("alone", number) if key is None else key, []).append(number)
+        key = ("alone", number) if key is None else key
+        part = counts[key] // largest if largest else 0
+        counts[key] += 1
+        positions.setdefault((key, part), []).append(number)
     return [
         (
             members,

@@ -38,6 +38,7 @@ class StoredBatch(NamedTuple):
     conditions: dict[str, Tensor]
     rows: Tensor
     mantissa_bits: Tensor  # (n,), 0 where the file was not rounded
+    is_rounded: bool  # some of the split's rows (in memory) or of the batch's (streamed) were
     num_total: int  # showers of this batch over all processes
 
 
@@ -85,6 +86,7 @@ class DeviceBatches:
                 {name: values[index] for name, values in resident.conditions.items()},
                 resident.rows[index],
                 resident.mantissa_bits[index],
+                resident.is_rounded,
                 num_total=len(whole),
             )
 
@@ -133,7 +135,7 @@ class BatchPreparation:
         """Prepare a validation batch: judged without the comb of stored rounding."""
         energies = stored.energies
         # A set that was never rounded takes no noise, so that its random numbers are not spent.
-        if bool((stored.mantissa_bits > 0).any()):
+        if stored.is_rounded:
             uniform = torch.rand(energies.shape, generator=random, device=energies.device)
             energies = undo_rounding(energies, stored.mantissa_bits, uniform)
         conditions = {name: values.to(dtype) for name, values in stored.conditions.items()}
@@ -156,5 +158,6 @@ def _stored(
         {name: tensor(values) for name, values in showers.conditions.items()},
         tensor(rows),
         tensor(mantissa_bits),
+        bool((mantissa_bits > 0).any()),
         num_total,
     )

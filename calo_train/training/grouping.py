@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from calo_train.families.contracts import LikelihoodStage
-    from calo_train.training.config import RunConfig
+    from calo_train.training.config import RunConfig, TrainerConfig
     from calo_train.training.data import TrainingData
 
 # Copies of the weights that a part takes: weights, gradients, two moments of Adam, masked weights;
@@ -32,6 +32,9 @@ _DEVICE_COPIES, _HOST_COPIES = 5, 9
 # A step keeps and recomputes that many numbers for each output of a linear layer and shower; the
 # peak of a step of 4 and 8 causal flows at batches of 256 and 512 gave 6.0 to 6.6.
 _ACTIVATION_COPIES = 7
+# A GPU takes all parts of a group in one pass. A CPU gains nothing beyond a few (4 and 8 causal
+# flows cost the same a flow, 10 a little more), and passes in turn keep fewer activations.
+_LARGEST_STACK_ON_CPU = 4
 _USABLE_SHARE = 0.8  # of the free memory; the rest is for the allocator and for others
 _log = logging.getLogger(__name__)
 
@@ -49,10 +52,26 @@ class PartMemory:
         outputs = sum(m.out_features for m in flow.modules() if isinstance(m, nn.Linear))
         return cls(sum(parameter.numel() for parameter in flow.parameters()), outputs)
 
-    def num_bytes(self, *, batch_size: int, copies: int, itemsize: int) -> int:
-        """Estimate the memory of one part in a step."""
-        activations = _ACTIVATION_COPIES * batch_size * self.num_outputs
-        return itemsize * (copies * self.num_weights + activations)
+    def num_bytes(self, num_parts: int, use: MemoryUse) -> int:
+        """Estimate the memory of some such parts in a step."""
+        in_one_pass = min(num_parts, use.largest_stack or num_parts)
+        activations = _ACTIVATION_COPIES * use.batch_size * self.num_outputs * in_one_pass
+        return use.itemsize * (use.copies * self.num_weights * num_parts + activations)
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How a training uses memory."""
+
+    batch_size: int
+    copies: int  # of the weights
+    itemsize: int  # bytes of a number
+    largest_stack: int | None  # parts of one pass
+
+
+def largest_stack(trainer: TrainerConfig) -> int | None:
+    """Give how many parts may share a pass on the training's device, None for all."""
+    return None if trainer.accelerator == "gpu" else _LARGEST_STACK_ON_CPU
 
 
 def group_sizes(
@@ -91,32 +110,31 @@ def _fitting(
         _log.info("stage %s: %d parts a group, as this run began", stage.name, size)
         return size
     is_gpu = config.trainer.accelerator == "gpu"
-    itemsize = 8 if config.trainer.precision == "64-true" else 4
-    parts = _untrained_parts(stage)
     copies = _DEVICE_COPIES if is_gpu else _HOST_COPIES
-    need = max(
-        part.num_bytes(
-            batch_size=stage.training.batch_size,
-            copies=copies + (stage.training.ema_decay is not None),
-            itemsize=itemsize,
-        )
-        for part in parts
+    use = MemoryUse(
+        batch_size=stage.training.batch_size,
+        copies=copies + (stage.training.ema_decay is not None),
+        itemsize=8 if config.trainer.precision == "64-true" else 4,
+        largest_stack=largest_stack(config.trainer),
     )
+    parts = _untrained_parts(stage)
+    largest = max(parts, key=lambda part: part.num_bytes(1, use))
     # The untrained weights of all parts wait on the host from the beginning.
-    waiting = itemsize * sum(part.num_weights for part in parts)
+    waiting = use.itemsize * sum(part.num_weights for part in parts)
     free = _free_device_memory(data) if is_gpu else free_host_memory() - waiting
-    size = fitting_parts(need, free, num_parts)
+    size = fitting_parts(largest, use, free=free, num_parts=num_parts)
     _log.info(
-        "stage %s: %d of %d parts a group (parts_per_group=auto): a part takes about %s, %s are "
-        "free", stage.name, size, num_parts, format_size(need), format_size(free),
+        "stage %s: %d of %d parts a group (parts_per_group=auto): they take about %s, %s are "
+        "free", stage.name, size, num_parts, format_size(largest.num_bytes(size, use)),
+        format_size(max(free, 0)),
     )  # fmt: skip
     return size
 
 
-def fitting_parts(need: int, free: int, num_parts: int) -> int:
+def fitting_parts(part: PartMemory, use: MemoryUse, *, free: int, num_parts: int) -> int:
     """Share `num_parts` over as few groups as the memory allows, of nearly equal size."""
-    most = min(max(int(_USABLE_SHARE * free) // need, 1), num_parts)
-    num_groups = -(-num_parts // most)
+    fits = [n for n in range(1, num_parts + 1) if part.num_bytes(n, use) <= _USABLE_SHARE * free]
+    num_groups = -(-num_parts // max(fits, default=1))
     return -(-num_parts // num_groups)
 
 

@@ -40,7 +40,15 @@ CHECKPOINT_FORMAT = 2  # 1 held a whole optimiser for each part
 class LikelihoodModule(LightningModule):
     """The parts of one group under training, and where in the fit they are."""
 
-    def __init__(self, group: Group, data: TrainingData, *, seed: int, num_epochs: int) -> None:
+    def __init__(
+        self,
+        group: Group,
+        data: TrainingData,
+        *,
+        seed: int,
+        num_epochs: int,
+        largest_stack: int | None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.group = group
@@ -58,7 +66,8 @@ class LikelihoodModule(LightningModule):
         ]
         flows = [self._build_flow(part) for part in self.parts]
         self.num_weights = sum(p.numel() for flow in flows for p in flow.parameters())
-        self._stacks = nn.ModuleList(JointParts.build(self.parts, flows, settings))
+        stacks = JointParts.build(self.parts, flows, settings, largest=largest_stack)
+        self._stacks = nn.ModuleList(stacks)
         self._optimiser = GroupOptimiser(
             self.stacks, settings, num_steps=num_epochs * len(self._train_stream)
         )

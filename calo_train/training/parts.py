@@ -77,11 +77,19 @@ class JointParts(nn.Module):
 
     @classmethod
     def build(
-        cls, parts: Sequence[Part], flows: Sequence[nn.Module], settings: TrainingSettings
+        cls,
+        parts: Sequence[Part],
+        flows: Sequence[nn.Module],
+        settings: TrainingSettings,
+        *,
+        largest: int | None = None,
     ) -> list[JointParts]:
-        """Join the parts whose flows, untrained and in the same order, have equal shapes."""
+        """Join the parts whose flows, untrained and in the same order, have equal shapes.
+
+        At most `largest` parts share a pass where that is given.
+        """
         built = []
-        for members, joined in join_flows(flows):
+        for members, joined in join_flows(flows, largest=largest):
             average = None
             if settings.ema_decay is not None:
                 average = copy.deepcopy(joined).requires_grad_(requires_grad=False)

@@ -15,7 +15,7 @@ from calo_train.progress import Progress
 from calo_train.quantities import format_duration, parse_quantity
 from calo_train.training.data import TrainingData, describe_data, prepare_data, require_fingerprint
 from calo_train.training.fit import FitContext, fit_group, require_devices
-from calo_train.training.grouping import group_sizes
+from calo_train.training.grouping import group_sizes, largest_stack
 from calo_train.training.likelihood import LikelihoodModule
 from calo_train.training.lock import owned
 from calo_train.training.loggers import build_logger, close_logger, require_logger
@@ -160,7 +160,13 @@ def build_module(config: RunConfig, group: Group, data: TrainingData) -> Likelih
     num_epochs = group.stage.training.num_epochs
     if config.trainer.max_epochs is not None:
         num_epochs = min(num_epochs, config.trainer.max_epochs)
-    return LikelihoodModule(group, data, seed=config.seed, num_epochs=num_epochs)
+    return LikelihoodModule(
+        group,
+        data,
+        seed=config.seed,
+        num_epochs=num_epochs,
+        largest_stack=largest_stack(config.trainer),
+    )
 
 
 def _unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:

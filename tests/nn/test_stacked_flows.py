@@ -163,6 +163,8 @@ def test_flows_are_joined_by_shape() -> None:
     joined = join_flows([small[0], large, lone, small[1]])
     assert [members for members, _ in joined] == [[0, 3], [1], [2]]
     assert [type(flows) for _, flows in joined] == [StackedFlows, StackedFlows, SingleFlow]
+    in_pairs = join_flows([small[0]] * 5, largest=2)
+    assert [members for members, _ in in_pairs] == [[0, 1], [2, 3], [4]]
 
 
 @pytest.mark.parametrize("num_panels", [1, 2, 5, 40])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import commands
@@ -15,7 +16,7 @@ from calo_train.families.contracts import require_parts_per_group
 from calo_train.training import grouping
 from calo_train.training.compose import composed_run
 from calo_train.training.data import prepare_data
-from calo_train.training.grouping import PartMemory, fitting_parts, group_sizes
+from calo_train.training.grouping import MemoryUse, PartMemory, fitting_parts, group_sizes
 from calo_train.training.plan import plan_groups
 from calo_train.training.run import train
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_memory_of_a_part_follows_from_its_shapes() -> None:
-    """Weights by copies, outputs of linear layers by showers."""
+def test_memory_of_parts_follows_from_their_shapes() -> None:
+    """Weights by copies, outputs of linear layers by the showers and parts of one pass."""
     part = PartMemory.of(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)))
     assert part == PartMemory(num_weights=3 * 5 + 5 + 5 * 2 + 2, num_outputs=7)
-    one, two = (part.num_bytes(batch_size=size, copies=5, itemsize=4) for size in (10, 20))
-    assert one == 4 * (5 * 32 + grouping._ACTIVATION_COPIES * 10 * 7)
-    assert two - one == 4 * grouping._ACTIVATION_COPIES * 10 * 7
+    activations = grouping._ACTIVATION_COPIES * 10 * 7
+    use = MemoryUse(batch_size=10, copies=5, itemsize=4, largest_stack=2)
+    assert part.num_bytes(1, use) == 4 * (5 * 32 + activations)
+    assert part.num_bytes(3, use) == 4 * (3 * 5 * 32 + 2 * activations)
+    assert part.num_bytes(3, replace(use, largest_stack=None)) == 3 * part.num_bytes(1, use)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,9 @@ def test_memory_of_a_part_follows_from_its_shapes() -> None:
 )
 def test_groups_are_as_large_as_memory_allows_and_nearly_equal(free: int, expected: int) -> None:
     """Parts of 10 bytes, 30 of them, 80 % of the memory: 12 that fit make 3 groups of 10."""
-    assert fitting_parts(10, free, 30) == expected
+    part = PartMemory(num_weights=10, num_outputs=0)
+    use = MemoryUse(batch_size=1, copies=1, itemsize=1, largest_stack=None)
+    assert fitting_parts(part, use, free=free, num_parts=30) == expected
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "all"])
