@@ -34,7 +34,9 @@ from nflows.transforms import (
 from torch import Tensor
 
 from calo_train.nn import stacked_flows
-from calo_train.nn.stacked_flows import StackedFlows
+from calo_train.nn.stacked_flows import join_flows
+from calo_train.training.config import TrainerConfig
+from calo_train.training.grouping import largest_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,40 +67,50 @@ def causal_flow() -> Flow:
 class Loop:
     """Separate flows with an optimiser each."""
 
-    def __init__(self, flows: list[Flow]) -> None:
-        self._flows = flows
+    def __init__(self, flows: list[Flow], features: list[Tensor], contexts: list[Tensor]) -> None:
+        self._inputs = list(zip(flows, features, contexts, strict=True))
         self._optimisers = [
             torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, fused=True) for flow in flows
         ]
+        self.losses: list[float] = []
 
-    def step(self, features: list[Tensor], contexts: list[Tensor | None]) -> list[float]:
-        """Step one flow after the other; give their losses."""
+    def step(self) -> None:
+        """Step one flow after the other."""
         losses = []
-        for flow, optimiser, one, context in zip(
-            self._flows, self._optimisers, features, contexts, strict=True
+        for (flow, features, context), optimiser in zip(
+            self._inputs, self._optimisers, strict=True
         ):
             optimiser.zero_grad()
-            loss = -flow.log_prob(one, context=context).mean()
+            loss = -flow.log_prob(features, context=context).mean()
             loss.backward()
             optimiser.step()
             losses.append(float(loss.detach()))
-        return losses
+        self.losses = losses
 
 
-class Stack:
-    """The same flows as batched products with one optimiser."""
+class Stacks:
+    """The same flows as a fit on a CPU trains them, with one optimiser."""
 
-    def __init__(self, flows: list[Flow]) -> None:
-        self._flows = StackedFlows.of(flows)
-        self._optimiser = torch.optim.AdamW(self._flows.parameters(), lr=LEARNING_RATE, fused=True)
+    def __init__(self, flows: list[Flow], features: list[Tensor], contexts: list[Tensor]) -> None:
+        joined = join_flows(flows, largest=largest_stack(TrainerConfig(accelerator="cpu")))
+        self._inputs = [
+            (stack, [features[n] for n in members], [contexts[n] for n in members])
+            for members, stack in joined
+        ]
+        parameters = [p for _, stack in joined for p in stack.parameters()]
+        self._optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
+        self.losses: list[float] = []
 
-    def step(self, features: list[Tensor], contexts: list[Tensor | None]) -> list[float]:
-        """Step all flows; give their losses."""
+    def step(self) -> None:
+        """Step all flows."""
         self._optimiser.zero_grad()
-        losses = -self._flows.log_prob(features, contexts).mean(dim=1)
-        losses.sum().backward()
+        losses = []
+        for stack, features, contexts in self._inputs:
+            of_stack = -stack.log_prob(features, contexts).mean(dim=1)
+            of_stack.sum().backward()
+            losses.append(of_stack.detach())
         self._optimiser.step()
-        return [float(loss) for loss in losses.detach()]
+        self.losses = torch.cat(losses).tolist()
 
 
 class _CheapMap(torch.autograd.Function):
@@ -148,21 +160,20 @@ def measure(num_flows: int, batch: int, rounds: int) -> dict[str, Any]:
     torch.manual_seed(num_flows)
     flows = [causal_flow() for _ in range(num_flows)]
     features = [SPREAD * torch.randn(batch, FEATURES) for _ in flows]
-    contexts: list[Tensor | None] = [torch.randn(batch, CONTEXT) for _ in flows]
-    stack, bare, loop = Stack(flows), Stack(flows), Loop(copy.deepcopy(flows))
+    contexts = [torch.randn(batch, CONTEXT) for _ in flows]
+    stacks, bare = (Stacks(flows, features, contexts) for _ in range(2))
+    loop = Loop(copy.deepcopy(flows), features, contexts)
     samples: dict[str, list[tuple[float, float]]] = {
         "nflows": [], "stacked": [], "without_splines": []
     }  # fmt: skip
-    theirs, ours = loop.step(features, contexts), stack.step(features, contexts)
+    loop.step()
+    stacks.step()
     for _ in range(rounds):
-        samples["nflows"].append(
-            clock(lambda: theirs.__setitem__(slice(None), loop.step(features, contexts)))
-        )
-        samples["stacked"].append(
-            clock(lambda: ours.__setitem__(slice(None), stack.step(features, contexts)))
-        )
+        samples["nflows"].append(clock(loop.step))
+        samples["stacked"].append(clock(stacks.step))
         with without_splines():
-            samples["without_splines"].append(clock(lambda: bare.step(features, contexts)))
+            samples["without_splines"].append(clock(bare.step))
+    theirs, ours = loop.losses, stacks.losses
     found = {name: medians(values) for name, values in samples.items()}
     return {
         "flows": num_flows,
