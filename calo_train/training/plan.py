@@ -43,8 +43,9 @@ def plan_groups(
     wanted = _wanted_parts(stages, only)
     groups = []
     for stage in stages:
-        parts = wanted.get(stage.name, ())
-        size = sizes[stage.name]
+        if stage.name not in wanted:
+            continue
+        parts, size = wanted[stage.name], sizes[stage.name]
         groups += [
             Group(stage, parts[start : start + size]) for start in range(0, len(parts), size)
         ]
