@@ -106,10 +106,21 @@ class Preparation:
         layer_energies: Tensor,
         conditions: Mapping[str, Tensor],
     ) -> Tensor:
+        """Give the context (n, C) of a layer from its predecessors, in units of the data."""
+        energies = layer_energy_context(layer_energies)
+        return self.joined_context(layer, features, energies, self.conditions.columns(conditions))
+
+    def joined_context(
+        self,
+        layer: int,
+        features: Callable[[int], Tensor],
+        energy_columns: Tensor,
+        condition_columns: Tensor,
+    ) -> Tensor:
         """Join previous layers' features, nearest first, the layer energy and the conditions."""
         pieces = [features(index) for index in previous_layers(self.family, layer)]
-        own_energy = layer_energy_context(layer_energies[:, layer])[:, None]
-        return torch.cat([*pieces, own_energy, self.conditions.columns(conditions)], dim=1)
+        own_energy = energy_columns[:, layer : layer + 1]
+        return torch.cat([*pieces, own_energy, condition_columns], dim=1)
 
 
 class EnergyStage(LikelihoodStage):
@@ -175,13 +186,17 @@ class CausalStage(LikelihoodStage):
         )
         noisy = batch.energies + preparation.voxel_noise * uniform
         slices = preparation.geometry.layer_slices
+        energy_columns = layer_energy_context(layer_energies)
+        condition_columns = preparation.conditions.columns(batch.conditions)
 
         @cache
         def features(layer: int) -> Tensor:
             return preparation.voxel_features(layer, noisy[:, slices[layer]])
 
         def part_input(layer: int) -> PartInput:
-            context = preparation.causal_context(layer, features, layer_energies, batch.conditions)
+            context = preparation.joined_context(
+                layer, features, energy_columns, condition_columns
+            )
             return PartInput(features(layer), context)
 
         return part_input
