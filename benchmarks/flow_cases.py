@@ -9,11 +9,14 @@ iCaloFlow and SuperCalo alternate two), and the weights, since trained ones are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from nflows.flows import Flow
 
 from calo_train.nn.flows import MaskedSplineFlow, count_parameters
+
+if TYPE_CHECKING:
+    from nflows.flows import Flow
 
 STIRRED = 0.03  # width of the normal numbers added to nflows' initial weights: curved splines
 NUM_BINS = 8
@@ -79,28 +82,34 @@ class FlowCase:
 
 CASES = (
     FlowCase(
-        "l2lflows-energy", "L2LFlows, layer energies", 30, 1, 6, 1, 64, 14.0, 1e-6, "random",
-        306_732, "arXiv:2302.11594 Tab. 4",
+        "l2lflows-energy", "L2LFlows, layer energies",
+        30, 1, 6, 1, 64, 14.0, 1e-6, "random", 306_732,
+        "arXiv:2302.11594 Tab. 4",
     ),
     FlowCase(
-        "l2lflows-causal", "L2LFlows, voxels of a layer", 100, 64, 4, 1, 128, 14.0, 1e-6, "reverse",
-        1_507_760 - 169_920, "arXiv:2302.11594 Tab. 4, less the weights of the embedding network",
+        "l2lflows-causal", "L2LFlows, voxels of a layer",
+        100, 64, 4, 1, 128, 14.0, 1e-6, "reverse", 1_507_760 - 169_920,
+        "arXiv:2302.11594 Tab. 4, less the weights of the embedding network",
     ),
     FlowCase(
-        "supercalo-upsampler", "SuperCalo A, a coarse voxel", 10, 31, 8, 2, 128, 14.0, 1e-3,
-        "random", 545_584, "arXiv:2308.11700, code Ian-Pang/supercalo",
+        "supercalo-upsampler", "SuperCalo A, a coarse voxel",
+        10, 31, 8, 2, 128, 14.0, 1e-3, "random", 545_584,
+        "arXiv:2308.11700, code Ian-Pang/supercalo",
     ),
     FlowCase(
-        "icaloflow-layer", "iCaloFlow Flow-3, a layer of data set 2", 144, 191, 8, 2, 256, 14.0,
-        1e-3, "random", 8_552_320, "arXiv:2305.11934, code claudius-krause/inductive-caloflow",
+        "icaloflow-layer", "iCaloFlow Flow-3, a layer",
+        144, 191, 8, 2, 256, 14.0, 1e-3, "random", 8_552_320,
+        "arXiv:2305.11934, code claudius-krause/inductive-caloflow, data set 2",
     ),
     FlowCase(
-        "caloflow", "CaloFlow Flow II, teacher", 504, 4, 8, 1, 378, 14.0, 1e-3, "random",
-        37_835_280, "arXiv:2106.05285, code claudius-krause/caloflow",
+        "caloflow", "CaloFlow Flow II, teacher",
+        504, 4, 8, 1, 378, 14.0, 1e-3, "random", 37_835_280,
+        "arXiv:2106.05285 and its code",
     ),
     FlowCase(
-        "supercalo-coarse", "SuperCalo Flow-2, coarse voxels", 648, 10, 8, 1, 648, 6.0, 1e-3,
-        "random", 84_167_424, "arXiv:2308.11700, code Ian-Pang/supercalo",
+        "supercalo-coarse", "SuperCalo Flow-2, coarse voxels",
+        648, 10, 8, 1, 648, 6.0, 1e-3, "random", 84_167_424,
+        "arXiv:2308.11700, code Ian-Pang/supercalo",
     ),
 )  # fmt: skip
 
