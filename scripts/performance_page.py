@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from performance_cells import gibibytes, machine_line, table_row
+from performance_inverse import inverse_section
 
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "performance.md"
 _RESULTS = CHECKOUT / "benchmarks" / "results"
-_PUBLISHED = CHECKOUT / "benchmarks" / "published_timings.csv"
 _INTRODUCTION = """\
 # Performance
 
@@ -25,76 +22,6 @@ Measurements beside their peers, each pair taken in turns in one run of `make be
 written from `benchmarks/results` by `scripts/performance_page.py`. CPU seconds are compared where
 another process on the machine would disturb wall time.
 """
-_INVERSE = """
-## Drawing from a masked autoregressive flow
-
-The inverse of `calo_train.nn` ([the method](fast-sampling.md)) against the inverses of nflows
-(same weights, same base noise) and zuko (same shape, weights of its own). Shapes are those of the
-released codes, without embedding networks; weights are nflows' initial ones, stirred. One thread,
-CPU time, medians. "Forward" is our own pass in the direction of training.
-
-nflows and zuko take one network pass for each feature of each MADE. ≈ marks a ratio whose peer was
-timed by one of these passes, multiplied; the others are from full runs.{check}
-
-| flow | D | batch | precision | µs a shower | inverse / forward | nflows / ours | zuko / ours |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-"""
-_CHECK = """
-For {case}, batch {batch}, {dtype}, a full run of nflows took {full:.2f} s and its product gave
-{product:.2f} s."""
-_THREADS = """
-With {threads} threads, wall time, medians; the speed-up is over one thread, in wall time.
-
-| flow | batch | precision | µs a shower | speed-up | nflows / ours | zuko / ours |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
-_EQUALITY = """
-Largest differences: to nflows' full inverse in float64, batch 16; of our float32 to our float64,
-features of 1,000 showers.
-
-| flow | features | log-determinant | float32, 99.9 % | float32, largest |
-| --- | --- | --- | --- | --- |
-"""
-_GROWTH = """
-### Growth with the number of features
-
-One MADE with H = D hidden units in each of two layers, a context of 16, float32, batch {batch:,},
-one thread, CPU time. The exponent is that of D from the row before.
-
-| D | ours, µs a shower | exponent | nflows, µs a shower | exponent | nflows / ours |
-| --- | --- | --- | --- | --- | --- |
-"""
-_FIRST = """
-### The first inverse of a process
-
-Packing and the first inverse of a causal flow of L2LFlows in a fresh process, without imports:
-with an empty kernel cache, and with the kernel that the process before left there. Wall time.
-
-| precision | compiled | from disk |
-| --- | --- | --- |
-"""
-_COMPARED = """
-### Published times of the same architectures
-
-Time of a shower in ms as the organisers of the CaloChallenge measured it on the submitted codes
-([arXiv:2410.21611](https://arxiv.org/abs/2410.21611), tables of its homepage repository).
-**That is other hardware: the tables name neither machine nor threads, and their times hold whole
-generators.** "Ours" is the sum of the flows of the same shape measured above (float64, one thread,
-CPU time, without preparation, smaller flows and files): 45 of Flow-3 for iCaloFlow, Flow-2 and
-648 upsamplings for SuperCalo. Teachers are masked autoregressive flows; students are distilled
-ones that draw in one pass.
-
-| | | CPU, batch | | | GPU | ours, batch | | |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| data set | submission | 1 | 100 | 10,000 | 10,000 | 1 | 100 | 10,000 |
-"""
-# What a shower of a submission takes: flows, how often, and whether its rows fill any batch.
-_SHOWERS = {
-    ("ds2", "iCaloFlow teacher"): [("icaloflow-layer", 45, False)],
-    ("ds2", "SuperCalo"): [("supercalo-coarse", 1, False), ("supercalo-upsampler", 648, True)],
-}
-_PUBLISHED_BATCHES = (1, 100, 10_000)
-_LARGE_BATCH = 1000
 _TRAINING_STEP = """
 ## A training step of causal flows
 
@@ -126,13 +53,12 @@ before any data.
 | products a batch | from memory | streamed | ratio | memory, from memory | memory, streamed |
 | --- | --- | --- | --- | --- | --- |
 """
-_SHOWN_VERSIONS = ("torch", "nflows", "zuko", "llvmlite", "h5py")
 
 
 def performance_page() -> str:
     """Give the page that the present results make."""
     sections = {
-        "inverse": _inverse,
+        "inverse": inverse_section,
         "training_step": _training_step,
         "epoch": _epoch,
         "streaming": _streaming,
@@ -145,146 +71,9 @@ def performance_page() -> str:
     return page
 
 
-def _inverse(found: dict[str, Any]) -> str:
-    titles = {case["name"]: case for case in found["cases"]}
-    machine = _machine(found["hardware"]["processor"], None, found["program"])
-    page = _INVERSE.format(check="".join(map(_product_check, found.get("product_check", []))))
-    page += "".join(_one_thread(row, titles) for row in _rows(found, 1)) + machine
-    several = sorted({row["threads"] for row in found["rows"]} - {1})
-    for threads in several:
-        page += _THREADS.format(threads=threads)
-        page += "".join(_several_threads(row, found, titles) for row in _rows(found, threads))
-    page += _equality(found["equality"], titles) + _skipped(found.get("skipped", []))
-    page += _growth(found.get("growth", [])) + _first_inverse(found["first_inverse"])
-    return page + _published(found) + machine
-
-
-def _one_thread(row: dict[str, Any], titles: dict[str, Any]) -> str:
-    ours, case = row["inverse"]["cpu"], titles[row["case"]]
-    return _row(
-        case["title"],
-        case["features"],
-        f"{row['batch']:,}",
-        row["dtype"],
-        _microseconds(ours / row["batch"]),
-        f"{ours / row['own_forward']['cpu']:.2f}",
-        *(_ratio(row, name, "cpu") for name in ("nflows", "zuko")),
-    )
-
-
-def _several_threads(row: dict[str, Any], found: dict[str, Any], titles: dict[str, Any]) -> str:
-    ours = row["inverse"]["wall"]
-    alone = _find(found, row["case"], row["batch"], row["dtype"])
-    return _row(
-        titles[row["case"]]["title"],
-        f"{row['batch']:,}",
-        row["dtype"],
-        _microseconds(ours / row["batch"]),
-        "-" if alone is None else f"{alone['inverse']['wall'] / ours:.2f}",
-        *(_ratio(row, name, "wall") for name in ("nflows", "zuko")),
-    )
-
-
-def _ratio(row: dict[str, Any], peer: str, kind: str) -> str:
-    if peer not in row:
-        return "-"
-    ratio = row[peer][kind] / row["inverse"][kind]
-    return ("" if row[peer]["how"] == "full" else "≈ ") + f"{ratio:,.0f}"
-
-
-def _product_check(entry: dict[str, Any]) -> str:
-    return _CHECK.format(
-        **{name: entry[name] for name in ("case", "batch", "dtype")},
-        full=entry["full"]["cpu"],
-        product=entry["product"]["cpu"],
-    )
-
-
-def _equality(entries: list[dict[str, Any]], titles: dict[str, Any]) -> str:
-    numbers = ("features", "log_det", "float32_quantile_999", "float32_max")
-    rows = [
-        _row(titles[entry["case"]]["title"], *(f"{entry[name]:.0e}" for name in numbers))
-        for entry in entries
-    ]
-    return _EQUALITY + "".join(rows)
-
-
-def _skipped(entries: list[dict[str, Any]]) -> str:
-    if not entries:
-        return ""
-    return "\nNot measured:\n\n" + "".join(f"- {e['what']}: {e['why']}\n" for e in entries)
-
-
-def _growth(entries: list[dict[str, Any]]) -> str:
-    if not entries:
-        return ""
-    rows = []
-    for before, entry in zip([None, *entries], entries, strict=False):
-        cells = [entry["features"]]
-        for name in ("inverse", "nflows"):
-            cells += [_microseconds(entry[name]["cpu"] / entry["batch"])]
-            cells += [_exponent(before, entry, name)]
-        rows.append(_row(*cells, _ratio(entry, "nflows", "cpu")))
-    return _GROWTH.format(batch=entries[0]["batch"]) + "".join(rows)
-
-
-def _exponent(before: dict[str, Any] | None, entry: dict[str, Any], name: str) -> str:
-    if before is None:
-        return ""
-    times = math.log(entry[name]["cpu"] / before[name]["cpu"])
-    return f"{times / math.log(entry['features'] / before['features']):.1f}"
-
-
-def _first_inverse(found: dict[str, Any]) -> str:
-    rows = [
-        _row(dtype, *(f"{entry[name]['wall']:.2f} s" for name in ("compiled", "from_disk")))
-        for dtype, entry in found.items()
-    ]
-    return _FIRST + "".join(rows)
-
-
-def _published(found: dict[str, Any]) -> str:
-    lines = _PUBLISHED.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for entry in csv.DictReader(line for line in lines if not line.startswith("#")):
-        flows = _SHOWERS.get((entry["dataset"], entry["submission"]), [])
-        columns = ("cpu_1_ms", "cpu_100_ms", "cpu_10000_ms", "gpu_10000_ms")
-        rows.append(
-            _row(
-                entry["dataset"],
-                entry["submission"],
-                *(_milliseconds(float(entry[c])) if entry[c] else "-" for c in columns),
-                *(_shower(found, flows, batch) for batch in _PUBLISHED_BATCHES),
-            )
-        )
-    return _COMPARED + "".join(rows)
-
-
-def _shower(found: dict[str, Any], flows: list[tuple[str, int, bool]], batch: int) -> str:
-    """Sum the flows of a shower; one whose rows fill any batch counts at a large one."""
-    total = 0.0
-    for case, times, is_always_large in flows:
-        row = _find(found, case, _LARGE_BATCH if is_always_large else batch, "float64")
-        if row is None:
-            return "-"
-        total += times * row["inverse"]["cpu"] / row["batch"]
-    return _milliseconds(1e3 * total) if flows else "-"
-
-
-def _rows(found: dict[str, Any], threads: int) -> Iterable[dict[str, Any]]:
-    return (row for row in found["rows"] if row["threads"] == threads)
-
-
-def _find(found: dict[str, Any], case: str, batch: int, dtype: str) -> dict[str, Any] | None:
-    """Give the row of one thread."""
-    wanted = (case, batch, dtype)
-    rows = (r for r in _rows(found, 1) if (r["case"], r["batch"], r["dtype"]) == wanted)
-    return next(rows, None)
-
-
 def _training_step(found: dict[str, Any]) -> str:
     rows = [
-        _row(
+        table_row(
             entry["flows"],
             *(f"{entry[name]['cpu_s']:.3g} s" for name in ("nflows", "stacked")),
             f"{entry['ratio_cpu']:.1f}",
@@ -295,7 +84,7 @@ def _training_step(found: dict[str, Any]) -> str:
     ]
     machine = found["machine"]
     head = _TRAINING_STEP.format(batch=found["rows"][0]["batch"])
-    return head + "".join(rows) + _machine(machine["cpu"], machine["threads"], machine)
+    return head + "".join(rows) + machine_line(machine["cpu"], machine["threads"], machine)
 
 
 def _epoch(found: dict[str, Any]) -> str:
@@ -304,10 +93,10 @@ def _epoch(found: dict[str, Any]) -> str:
         seconds = entry["cpu_seconds_per_epoch"]
         ours, bare = seconds["calo-train"], seconds["bare loop"]
         rows.append(
-            _row(entry["stage"], f"{ours:.3g} s", f"{bare:.3g} s", f"{entry['ratio']:.2f}")
+            table_row(entry["stage"], f"{ours:.3g} s", f"{bare:.3g} s", f"{entry['ratio']:.2f}")
         )
     processor = found["hardware"]["processor"]
-    return _EPOCH + "".join(rows) + _machine(processor, found["threads"], found["program"])
+    return _EPOCH + "".join(rows) + machine_line(processor, found["threads"], found["program"])
 
 
 def _streaming(found: dict[str, Any]) -> str:
@@ -315,48 +104,25 @@ def _streaming(found: dict[str, Any]) -> str:
     for entry in found["epochs"]:
         memory, streamed = entry["in_memory"], entry["streamed"]
         rows.append(
-            _row(
+            table_row(
                 entry["products_a_batch"],
                 f"{memory['epoch_seconds']:.1f} s",
                 f"{streamed['epoch_seconds']:.1f} s",
                 f"{entry['ratio']:.2f}",
-                _gibibytes(memory["peak_bytes"] - memory["baseline_bytes"]),
-                _gibibytes(streamed["peak_bytes"] - streamed["baseline_bytes"]),
+                gibibytes(memory["peak_bytes"] - memory["baseline_bytes"]),
+                gibibytes(streamed["peak_bytes"] - streamed["baseline_bytes"]),
             )
         )
     head = _STREAMING.format(
         batch_size=found["batch_size"],
         num_showers=found["num_showers"],
-        decoded=_gibibytes(found["decoded_bytes"]),
-        stored=_gibibytes(found["file_bytes"]),
-        budget=_gibibytes(found["stream_budget_bytes"]),
+        decoded=gibibytes(found["decoded_bytes"]),
+        stored=gibibytes(found["file_bytes"]),
+        budget=gibibytes(found["stream_budget_bytes"]),
         product=found["product"],
     )
-    machine = _machine(found["machine"]["cpu"], found["torch_threads"], found["versions"])
+    machine = machine_line(found["machine"]["cpu"], found["torch_threads"], found["versions"])
     return head + "".join(rows) + machine
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
-
-
-def _machine(processor: str, threads: int | None, versions: dict[str, Any]) -> str:
-    shown = [f"{name} {versions[name]}" for name in _SHOWN_VERSIONS if name in versions]
-    if threads is not None:
-        shown.insert(0, f"{threads} thread{'s' if threads > 1 else ''}")
-    return f"\n{processor}, {', '.join(shown)}.\n"
-
-
-def _microseconds(seconds: float) -> str:
-    return f"{1e6 * seconds:,.0f}" if seconds >= 1e-4 else f"{1e6 * seconds:.3g}"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _gibibytes(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
 
 
 if __name__ == "__main__":

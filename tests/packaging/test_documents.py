@@ -81,8 +81,9 @@ def test_python_of_the_fast_sampling_page_runs(index: int, tmp_path: Path) -> No
     runpy.run_path(str(script))
 
 
-def test_performance_page_shows_the_stored_measurements() -> None:
+def test_performance_page_shows_the_stored_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is written by a script; numbers in it are not typed."""
+    monkeypatch.syspath_prepend(str(CHECKOUT / "scripts"))
     script = runpy.run_path(str(CHECKOUT / "scripts" / "performance_page.py"))
     shown = (CHECKOUT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert shown == script["performance_page"](), "python scripts/performance_page.py"

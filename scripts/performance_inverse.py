@@ -1,0 +1,224 @@
+"""The part of docs/performance.md about drawing, from what benchmarks/inverse.py wrote."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from performance_cells import machine_line, microseconds, milliseconds, table_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PUBLISHED = Path(__file__).parents[1] / "benchmarks" / "published_timings.csv"
+_INVERSE = """
+## Drawing from a masked autoregressive flow
+
+The inverse of `calo_train.nn` ([the method](fast-sampling.md)) against the inverses of nflows
+(same weights, same base noise) and zuko (same shape, weights of its own). Shapes are those of the
+released codes, without embedding networks; weights are nflows' initial ones, stirred. One thread,
+CPU time, medians. "Forward" is our own pass in the direction of training.
+
+nflows and zuko take one network pass for each feature of each MADE. ≈ marks a ratio whose peer was
+timed by one of these passes, multiplied; the others are from full runs.{check}
+
+| flow | D | batch | precision | µs a shower | inverse / forward | nflows / ours | zuko / ours |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+_CHECK = """
+For {case}, batch {batch}, {dtype}, a full run of nflows took {full:.2f} s and its product gave
+{product:.2f} s."""
+_THREADS = """
+With {threads} threads, wall time, medians; the speed-up is over one thread, in wall time.
+
+| flow | batch | precision | µs a shower | speed-up | nflows / ours | zuko / ours |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+_EQUALITY = """
+Largest differences: to nflows' full inverse in float64, batch 16; of our float32 to our float64,
+features of 1,000 showers.
+
+| flow | features | log-determinant | float32, 99.9 % | float32, largest |
+| --- | --- | --- | --- | --- |
+"""
+_GROWTH = """
+### Growth with the number of features
+
+One MADE with H = D hidden units in each of two layers, a context of 16, float32, batch {batch:,},
+one thread, CPU time. The exponent is that of D from the row before.
+
+| D | ours, µs a shower | exponent | nflows, µs a shower | exponent | nflows / ours |
+| --- | --- | --- | --- | --- | --- |
+"""
+_FIRST = """
+### The first inverse of a process
+
+Packing and the first inverse of a causal flow of L2LFlows in a fresh process, without imports:
+with an empty kernel cache, and with the kernel that the process before left there. Wall time.
+
+| precision | compiled | from disk |
+| --- | --- | --- |
+"""
+_COMPARED = """
+### Published times of the same architectures
+
+Time of a shower in ms as the organisers of the CaloChallenge measured it on the submitted codes
+([arXiv:2410.21611](https://arxiv.org/abs/2410.21611), tables of its homepage repository).
+**That is other hardware: the tables name neither machine nor threads, and their times hold whole
+generators.** "Ours" is the sum of the flows of the same shape measured above (float64, one thread,
+CPU time, without preparation, smaller flows and files): 45 of Flow-3 for iCaloFlow, Flow-2 and
+648 upsamplings for SuperCalo. Teachers are masked autoregressive flows; students are distilled
+ones that draw in one pass.
+
+| | | CPU, batch | | | GPU | ours, batch | | |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| data set | submission | 1 | 100 | 10,000 | 10,000 | 1 | 100 | 10,000 |
+"""
+# What a shower of a submission takes: flows, how often, and whether its rows fill any batch.
+_SHOWERS = {
+    ("ds2", "iCaloFlow teacher"): [("icaloflow-layer", 45, False)],
+    ("ds2", "SuperCalo"): [("supercalo-coarse", 1, False), ("supercalo-upsampler", 648, True)],
+}
+_PUBLISHED_BATCHES = (1, 100, 10_000)
+_LARGE_BATCH = 1000
+
+
+def inverse_section(found: dict[str, Any]) -> str:
+    titles = {case["name"]: case for case in found["cases"]}
+    machine = machine_line(found["hardware"]["processor"], None, found["program"])
+    page = _INVERSE.format(check="".join(map(_product_check, found.get("product_check", []))))
+    page += "".join(_one_thread(row, titles) for row in _rows(found, 1)) + machine
+    several = sorted({row["threads"] for row in found["rows"]} - {1})
+    for threads in several:
+        page += _THREADS.format(threads=threads)
+        page += "".join(_several_threads(row, found, titles) for row in _rows(found, threads))
+    page += _equality(found["equality"], titles) + _skipped(found.get("skipped", []))
+    page += _growth(found.get("growth", [])) + _first_inverse(found["first_inverse"])
+    return page + _published(found) + machine
+
+
+def _one_thread(row: dict[str, Any], titles: dict[str, Any]) -> str:
+    ours, case = row["inverse"]["cpu"], titles[row["case"]]
+    return table_row(
+        case["title"],
+        case["features"],
+        f"{row['batch']:,}",
+        row["dtype"],
+        microseconds(ours / row["batch"]),
+        f"{ours / row['own_forward']['cpu']:.2f}",
+        *(_ratio(row, name, "cpu") for name in ("nflows", "zuko")),
+    )
+
+
+def _several_threads(row: dict[str, Any], found: dict[str, Any], titles: dict[str, Any]) -> str:
+    ours = row["inverse"]["wall"]
+    alone = one_thread_row(found, row["case"], row["batch"], row["dtype"])
+    return table_row(
+        titles[row["case"]]["title"],
+        f"{row['batch']:,}",
+        row["dtype"],
+        microseconds(ours / row["batch"]),
+        "-" if alone is None else f"{alone['inverse']['wall'] / ours:.2f}",
+        *(_ratio(row, name, "wall") for name in ("nflows", "zuko")),
+    )
+
+
+def _ratio(row: dict[str, Any], peer: str, kind: str) -> str:
+    if peer not in row:
+        return "-"
+    ratio = row[peer][kind] / row["inverse"][kind]
+    return ("" if row[peer]["how"] == "full" else "≈ ") + f"{ratio:,.0f}"
+
+
+def _product_check(entry: dict[str, Any]) -> str:
+    return _CHECK.format(
+        **{name: entry[name] for name in ("case", "batch", "dtype")},
+        full=entry["full"]["cpu"],
+        product=entry["product"]["cpu"],
+    )
+
+
+def _equality(entries: list[dict[str, Any]], titles: dict[str, Any]) -> str:
+    numbers = ("features", "log_det", "float32_quantile_999", "float32_max")
+    rows = [
+        table_row(titles[entry["case"]]["title"], *(f"{entry[name]:.0e}" for name in numbers))
+        for entry in entries
+    ]
+    return _EQUALITY + "".join(rows)
+
+
+def _skipped(entries: list[dict[str, Any]]) -> str:
+    if not entries:
+        return ""
+    return "\nNot measured:\n\n" + "".join(f"- {e['what']}: {e['why']}\n" for e in entries)
+
+
+def _growth(entries: list[dict[str, Any]]) -> str:
+    if not entries:
+        return ""
+    rows = []
+    for before, entry in zip([None, *entries], entries, strict=False):
+        cells = [entry["features"]]
+        for name in ("inverse", "nflows"):
+            cells += [microseconds(entry[name]["cpu"] / entry["batch"])]
+            cells += [_exponent(before, entry, name)]
+        rows.append(table_row(*cells, _ratio(entry, "nflows", "cpu")))
+    return _GROWTH.format(batch=entries[0]["batch"]) + "".join(rows)
+
+
+def _exponent(before: dict[str, Any] | None, entry: dict[str, Any], name: str) -> str:
+    if before is None:
+        return ""
+    times = math.log(entry[name]["cpu"] / before[name]["cpu"])
+    return f"{times / math.log(entry['features'] / before['features']):.1f}"
+
+
+def _first_inverse(found: dict[str, Any]) -> str:
+    rows = [
+        table_row(dtype, *(f"{entry[name]['wall']:.2f} s" for name in ("compiled", "from_disk")))
+        for dtype, entry in found.items()
+    ]
+    return _FIRST + "".join(rows)
+
+
+def _published(found: dict[str, Any]) -> str:
+    lines = _PUBLISHED.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for entry in csv.DictReader(line for line in lines if not line.startswith("#")):
+        flows = _SHOWERS.get((entry["dataset"], entry["submission"]), [])
+        columns = ("cpu_1_ms", "cpu_100_ms", "cpu_10000_ms", "gpu_10000_ms")
+        rows.append(
+            table_row(
+                entry["dataset"],
+                entry["submission"],
+                *(milliseconds(float(entry[c])) if entry[c] else "-" for c in columns),
+                *(_shower(found, flows, batch) for batch in _PUBLISHED_BATCHES),
+            )
+        )
+    return _COMPARED + "".join(rows)
+
+
+def _shower(found: dict[str, Any], flows: list[tuple[str, int, bool]], batch: int) -> str:
+    """Sum the flows of a shower; one whose rows fill any batch counts at a large one."""
+    total = 0.0
+    for case, times, is_always_large in flows:
+        row = one_thread_row(found, case, _LARGE_BATCH if is_always_large else batch, "float64")
+        if row is None:
+            return "-"
+        total += times * row["inverse"]["cpu"] / row["batch"]
+    return milliseconds(1e3 * total) if flows else "-"
+
+
+def _rows(found: dict[str, Any], threads: int) -> Iterable[dict[str, Any]]:
+    return (row for row in found["rows"] if row["threads"] == threads)
+
+
+def one_thread_row(
+    found: dict[str, Any], case: str, batch: int, dtype: str
+) -> dict[str, Any] | None:
+    """Give the row of one thread."""
+    wanted = (case, batch, dtype)
+    rows = (r for r in _rows(found, 1) if (r["case"], r["batch"], r["dtype"]) == wanted)
+    return next(rows, None)
