@@ -28,6 +28,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ EQUALITY_BATCH, PRECISION_BATCH = 16, 1000
 CHECKED = ("l2lflows-causal", 100)  # product of passes against a full run
 GROWTH = (10, 30, 100, 300, 1000)
 GROWTH_BATCH = 1000
+LISTS = ("rows", "equality", "product_check", "growth", "skipped")
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -65,10 +67,11 @@ class Bench:
     rounds: int
     seconds: float
     stop: float  # on time.monotonic
-    found: dict[str, Any] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=lambda: {name: [] for name in LISTS})
 
     def add(self, name: str, entry: dict[str, Any]) -> None:
-        self.found.setdefault(name, []).append(entry)
+        """Keep an entry of one of the lists."""
+        self.found[name].append(entry)
 
     def has_time(self, what: str) -> bool:
         """Tell whether time is left; else note that `what` was skipped."""
@@ -165,11 +168,12 @@ def measure_growth(bench: Bench, sizes: list[int]) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    """Show a row: time of a shower, and ratios; CPU time of one thread, wall time of several.
+    """Show a row: time of a shower, and ratios.
 
-    CPU time of several threads would count torch's threads while they spin and wait for work.
+    One thread: CPU time. Several: least wall time, since CPU time would count torch's threads
+    while they spin and wait for work.
     """
-    kind = "cpu" if row["threads"] == 1 else "wall"
+    kind = "cpu" if row["threads"] == 1 else "wall_min"
     ours = row["inverse"][kind]
     shown = f"{row['case']:<20}{row['dtype']:>9}{row['batch']:>7}{row['threads']:>4}"
     shown += f"{1e6 * ours / row['batch']:>13.1f}{ours / row['own_forward'][kind]:>9.2f}"
@@ -194,42 +198,50 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@torch.no_grad()
-def main() -> None:
-    """Measure, print and write."""
-    options = parse()
-    bench = Bench(options.rounds, options.seconds, time.monotonic() + 60 * options.minutes)
-    has_zuko = zuko_made(square_case(2), torch.float32) is not None
-    if not has_zuko:
-        bench.add("skipped", {"what": "zuko", "why": "it is not installed"})
-        print("zuko is not installed and left out: pip install -c constraints.txt '.[bench]'")
+def run(bench: Bench, options: argparse.Namespace) -> None:
+    """Measure everything that the options ask for, what matters most first."""
+    bench.found["first_inverse"] = {name: first_inverses(name) for name in PRECISIONS}
+    print(f"first inverse: {bench.found['first_inverse']}")
+    print("case                    dtype  batch thr  us/shower  own fwd   nflows     zuko")
+    measure_growth(bench, list(options.growth))
+    cases = [case for case in CASES if case.name in options.cases]
+    first, *others = options.threads
+    for case in cases:
+        measure_case(bench, case, options.batch, first)
+    for case in cases:  # never skipped
+        compare(bench, case, max(options.threads))
+        if case.name == CHECKED[0] and CHECKED[1] in options.batch:
+            check_product(bench, case, CHECKED[1])
+    for threads in others:
+        for case in cases:
+            measure_case(bench, case, options.batch, threads)
+
+
+def describe(options: argparse.Namespace) -> dict[str, Any]:
+    """Say what is measured, with what, on what."""
     program = describe_program() | {"llvmlite": version("llvmlite")}
-    about = {
-        "program": program | ({"zuko": version("zuko")} if has_zuko else {}),
+    if find_spec("zuko") is not None:
+        program["zuko"] = version("zuko")
+    return {
+        "program": program,
         "hardware": describe_hardware("cpu"),
         "settings": {name: value for name, value in vars(options).items() if name != "output"},
         "cases": [asdict(case) for case in CASES],
     }
-    print(
-        ", ".join(
-            f"{name} {value}"
-            for key in ("program", "hardware")
-            for name, value in about[key].items()
-        )
-    )
-    bench.found["first_inverse"] = {name: first_inverses(name) for name in PRECISIONS}
-    print(f"first inverse: {bench.found['first_inverse']}")
-    print("case                    dtype  batch thr  us/shower  own fwd   nflows     zuko")
-    cases = [case for case in CASES if case.name in options.cases]
-    measure_growth(bench, list(options.growth))
-    for case in cases:
-        compare(bench, case, max(options.threads))
-        if case.name == CHECKED[0] and CHECKED[1] in options.batch:
-            check_product(bench, case, CHECKED[1])
-    for threads in options.threads:
-        for case in cases:
-            measure_case(bench, case, options.batch, threads)
-    options.output.parent.mkdir(exist_ok=True)
+
+
+@torch.no_grad()
+def main() -> None:
+    """Measure, print and write."""
+    options = parse()
+    about = describe(options)
+    print(", ".join(f"{k} {v}" for k, v in (about["program"] | about["hardware"]).items()))
+    bench = Bench(options.rounds, options.seconds, time.monotonic() + 60 * options.minutes)
+    if "zuko" not in about["program"]:
+        bench.add("skipped", {"what": "zuko", "why": "it is not installed"})
+        print("zuko is not installed and left out: pip install -c constraints.txt '.[bench]'")
+    run(bench, options)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(about | bench.found, indent=1) + "\n", encoding="utf-8")
     print(f"written: {options.output}")
     largest = max(entry["features"] for entry in bench.found["equality"])
