@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from performance_cells import machine_line, microseconds, milliseconds, table_row
+from performance_cells import machine_line, microseconds, table_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PUBLISHED = Path(__file__).parents[1] / "benchmarks" / "published_timings.csv"
 _INVERSE = """
 ## Drawing from a masked autoregressive flow
 
@@ -62,31 +59,10 @@ with an empty kernel cache, and with the kernel that the process before left the
 | precision | compiled | from disk |
 | --- | --- | --- |
 """
-_COMPARED = """
-### Published times of the same architectures
-
-Time of a shower in ms as the organisers of the CaloChallenge measured it on the submitted codes
-([arXiv:2410.21611](https://arxiv.org/abs/2410.21611), tables of its homepage repository).
-**That is other hardware: the tables name neither machine nor threads, and their times hold whole
-generators.** "Ours" is the sum of the flows of the same shape measured above (float64, one thread,
-CPU time, without preparation, smaller flows and files): 45 of Flow-3 for iCaloFlow, Flow-2 and
-648 upsamplings for SuperCalo. Teachers are masked autoregressive flows; students are distilled
-ones that draw in one pass.
-
-| | | CPU, batch | | | GPU | ours, batch | | |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| data set | submission | 1 | 100 | 10,000 | 10,000 | 1 | 100 | 10,000 |
-"""
-# What a shower of a submission takes: flows, how often, and whether its rows fill any batch.
-_SHOWERS = {
-    ("ds2", "iCaloFlow teacher"): [("icaloflow-layer", 45, False)],
-    ("ds2", "SuperCalo"): [("supercalo-coarse", 1, False), ("supercalo-upsampler", 648, True)],
-}
-_PUBLISHED_BATCHES = (1, 100, 10_000)
-_LARGE_BATCH = 1000
 
 
 def inverse_section(found: dict[str, Any]) -> str:
+    """Give tables by flow, of differences, growth and start-up."""
     titles = {case["name"]: case for case in found["cases"]}
     machine = machine_line(found["hardware"]["processor"], None, found["program"])
     page = _INVERSE.format(check="".join(map(_product_check, found["product_check"])))
@@ -97,7 +73,7 @@ def inverse_section(found: dict[str, Any]) -> str:
         page += "".join(_several_threads(row, found, titles) for row in _rows(found, threads))
     page += _equality(found["equality"], titles) + _skipped(found["skipped"])
     page += _growth(found["growth"]) + _first_inverse(found["first_inverse"])
-    return page + _published(found) + machine
+    return page + machine
 
 
 def _one_thread(row: dict[str, Any], titles: dict[str, Any]) -> str:
@@ -182,34 +158,6 @@ def _first_inverse(found: dict[str, Any]) -> str:
         for dtype, entry in found.items()
     ]
     return _FIRST + "".join(rows)
-
-
-def _published(found: dict[str, Any]) -> str:
-    lines = _PUBLISHED.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for entry in csv.DictReader(line for line in lines if not line.startswith("#")):
-        flows = _SHOWERS.get((entry["dataset"], entry["submission"]), [])
-        columns = ("cpu_1_ms", "cpu_100_ms", "cpu_10000_ms", "gpu_10000_ms")
-        rows.append(
-            table_row(
-                entry["dataset"],
-                entry["submission"],
-                *(milliseconds(float(entry[c])) if entry[c] else "-" for c in columns),
-                *(_shower(found, flows, batch) for batch in _PUBLISHED_BATCHES),
-            )
-        )
-    return _COMPARED + "".join(rows)
-
-
-def _shower(found: dict[str, Any], flows: list[tuple[str, int, bool]], batch: int) -> str:
-    """Sum the flows of a shower; one whose rows fill any batch counts at a large one."""
-    total = 0.0
-    for case, times, is_always_large in flows:
-        row = one_thread_row(found, case, _LARGE_BATCH if is_always_large else batch, "float64")
-        if row is None:
-            return "-"
-        total += times * row["inverse"]["cpu"] / row["batch"]
-    return milliseconds(1e3 * total) if flows else "-"
 
 
 def _rows(found: dict[str, Any], threads: int) -> Iterable[dict[str, Any]]:

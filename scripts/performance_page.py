@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from performance_cells import gibibytes, machine_line, table_row
+from performance_cells import gibibytes, machine_line, milliseconds, table_row
 from performance_inverse import inverse_section
+from performance_published import published_section
 
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "performance.md"
@@ -22,6 +23,23 @@ Measurements beside their peers, each pair taken in turns in one run of `make be
 written from `benchmarks/results` by `scripts/performance_page.py`. CPU seconds are compared where
 another process on the machine would disturb wall time.
 """
+_SAMPLING = """
+## A whole L2LFlows shower
+
+From a request to an HDF5 file: 30 x 10 x 10 voxels, 31 flows of the paper's widths with seeded
+weights, {number:,} showers a request. Medians of a shower; packing the weights happens once a
+request and is contained.
+
+| precision | threads | CPU | wall | packing weights |
+| --- | --- | --- | --- | --- |
+"""
+_PIECES = """
+CPU time of the pieces of one tile, one thread, µs a shower:
+
+| piece | {dtypes} |
+| --- | {rules} |
+"""
+_SHARE = "share of voxels hit"
 _TRAINING_STEP = """
 ## A training step of causal flows
 
@@ -57,18 +75,42 @@ before any data.
 
 def performance_page() -> str:
     """Give the page that the present results make."""
-    sections = {
-        "inverse": inverse_section,
-        "training_step": _training_step,
-        "epoch": _epoch,
-        "streaming": _streaming,
-    }
+    sections = (
+        ("inverse", inverse_section),
+        ("sampling", _sampling),
+        ("inverse", published_section),
+        ("training_step", _training_step),
+        ("epoch", _epoch),
+        ("streaming", _streaming),
+    )
     page = _INTRODUCTION
-    for name, section in sections.items():
+    for name, section in sections:
         path = _RESULTS / f"{name}.json"
         if path.is_file():
             page += section(json.loads(path.read_text(encoding="utf-8")))
     return page
+
+
+def _sampling(found: dict[str, Any]) -> str:
+    requests, pieces = found["requests"], found["pieces_us"]
+    page = _SAMPLING.format(number=requests[0]["number"])
+    times = ("cpu_ms_a_shower", "wall_ms_a_shower", "of_that_packing_weights_ms")
+    for entry in requests:
+        shown = (f"{milliseconds(entry[name])} ms" for name in times)
+        page += table_row(entry["dtype"], entry["threads"], *shown)
+    page += _PIECES.format(dtypes=" | ".join(pieces), rules=" | ".join("---" for _ in pieces))
+    names = [name for name in next(iter(pieces.values())) if name != _SHARE]
+    page += "".join(
+        table_row(name, *(f"{found[name]:.0f}" for found in pieces.values())) for name in names
+    )
+    peaks = (f"{gibibytes(size)} for {int(n):,}" for n, size in found["peak_bytes"].items())
+    hit = next(iter(pieces.values()))[_SHARE]
+    page += f"\n{100 * hit:.0f} % of the voxels are hit. Peak memory of a process that draws: "
+    return (
+        page
+        + f"{', '.join(peaks)} showers.\n"
+        + machine_line(found["machine"]["cpu"], None, found["machine"])
+    )
 
 
 def _training_step(found: dict[str, Any]) -> str:
