@@ -16,10 +16,10 @@ _COMPARED = """
 Time of a shower in ms, from the tables with which the CaloChallenge published its results
 ([arXiv:2410.21611](https://arxiv.org/abs/2410.21611), its homepage repository). **That is other
 hardware: the tables name neither machine nor threads, and their times are of whole generators.**
-"Ours" is a sum of flows of the same shape as measured above (float64, one thread, CPU time, weights
-stirred, without preparation, layer energies and files): Flow-3 45 times for iCaloFlow, Flow-2 and
-648 upsamplings for SuperCalo. Teachers are masked autoregressive flows; students are distilled ones
-that draw in one pass.
+"Ours" is a sum of flows of the same shape as measured above (float64, one thread, CPU time,
+stirred weights, without preparation, layer energies and files): Flow-3 45 times for iCaloFlow,
+Flow-2 and 648 upsamplings for SuperCalo. Teachers are masked autoregressive flows; students are
+distilled ones that draw in one pass.
 
 | | | CPU, batch | | | GPU | ours, batch | | |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
