@@ -16,7 +16,7 @@ results/inverse.json holds, times in seconds for a whole batch:
 - product_check: a full nflows inverse beside its product;
 - growth: features and rows as above, one MADE with as many hidden units as features;
 - first_inverse: per precision, a fresh process with an empty and a filled kernel cache;
-- skipped: what was left out, and why.
+- skipped: what was left out, and why; is_complete: false where the run was interrupted.
 
 Exits with 1 where float64 differs from nflows by more than 1e-10.
 """
@@ -62,16 +62,25 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass
 class Bench:
-    """Options of a run and what it has found so far."""
+    """Limits of a run and what it has found so far, which is written as it comes."""
 
     rounds: int
     seconds: float
     stop: float  # on time.monotonic
+    output: Path
     found: dict[str, Any] = field(default_factory=lambda: {name: [] for name in LISTS})
 
     def add(self, name: str, entry: dict[str, Any]) -> None:
         """Keep an entry of one of the lists."""
         self.found[name].append(entry)
+        self.write(is_complete=False)
+
+    def write(self, *, is_complete: bool) -> None:
+        """Write everything; a run that was interrupted can be told."""
+        self.found["is_complete"] = is_complete
+        text = json.dumps(self.found, indent=1) + "\n"
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        self.output.write_text(text, encoding="utf-8")
 
     def has_time(self, what: str) -> bool:
         """Tell whether time is left; else note that `what` was skipped."""
@@ -113,9 +122,9 @@ def measure_case(bench: Bench, case: FlowCase, batches: list[int], threads: int)
                 print(line(row), flush=True)
 
 
-def compare(bench: Bench, case: FlowCase, threads: int) -> None:
+def compare(bench: Bench, case: FlowCase) -> None:
     """Compare with nflows' full inverse, and float32 with float64."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     flow = case.build(torch.float64)
     packed = pack(flow)
     noise, context = case.draw(EQUALITY_BATCH, torch.float64)
@@ -205,11 +214,14 @@ def run(bench: Bench, options: argparse.Namespace) -> None:
     print("case                    dtype  batch thr  us/shower  own fwd   nflows     zuko")
     measure_growth(bench, list(options.growth))
     cases = [case for case in CASES if case.name in options.cases]
+    for case in CASES:
+        if case not in cases:
+            bench.add("skipped", {"what": case.name, "why": "not among --cases"})
     first, *others = options.threads
     for case in cases:
         measure_case(bench, case, options.batch, first)
     for case in cases:  # never skipped
-        compare(bench, case, max(options.threads))
+        compare(bench, case)
         if case.name == CHECKED[0] and CHECKED[1] in options.batch:
             check_product(bench, case, CHECKED[1])
     for threads in others:
@@ -236,13 +248,14 @@ def main() -> None:
     options = parse()
     about = describe(options)
     print(", ".join(f"{k} {v}" for k, v in (about["program"] | about["hardware"]).items()))
-    bench = Bench(options.rounds, options.seconds, time.monotonic() + 60 * options.minutes)
+    stop = time.monotonic() + 60 * options.minutes
+    bench = Bench(options.rounds, options.seconds, stop, options.output)
+    bench.found |= about
     if "zuko" not in about["program"]:
         bench.add("skipped", {"what": "zuko", "why": "it is not installed"})
         print("zuko is not installed and left out: pip install -c constraints.txt '.[bench]'")
     run(bench, options)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(about | bench.found, indent=1) + "\n", encoding="utf-8")
+    bench.write(is_complete=True)
     print(f"written: {options.output}")
     largest = max(entry["features"] for entry in bench.found["equality"])
     if largest > LARGEST_DIFFERENCE:

@@ -72,6 +72,8 @@ def inverse_section(found: dict[str, Any]) -> str:
         page += _THREADS.format(threads=threads)
         page += "".join(_several_threads(row, found, titles) for row in _rows(found, threads))
     page += _equality(found["equality"], titles) + _skipped(found["skipped"])
+    if not found["is_complete"]:
+        page += "\nThe run was interrupted; what came after is not in these tables.\n"
     page += _growth(found["growth"]) + _first_inverse(found["first_inverse"])
     return page + machine
 

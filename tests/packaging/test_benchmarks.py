@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from command_interface import CHECKOUT
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
 CASE_NAMES = (
@@ -51,20 +54,23 @@ def test_folded_masks_leave_the_bits_of_nflows_inverse(load: Any) -> None:
 
 
 @torch.no_grad()
-def test_rows_of_the_inverse_benchmark_fill_the_performance_page(load: Any) -> None:
-    inverse = load("inverse")
-    bench = inverse.Bench(rounds=1, seconds=0.0, stop=time.monotonic() + 60)
+def test_rows_of_the_inverse_benchmark_fill_the_performance_page(
+    load: Any, tmp_path: Path
+) -> None:
+    inverse, output = load("inverse"), tmp_path / "inverse.json"
+    bench = inverse.Bench(rounds=1, seconds=0.0, stop=time.monotonic() + 60, output=output)
     case = load("flow_cases").CASES[0]
-    inverse.compare(bench, case, 1)
+    inverse.compare(bench, case)
     inverse.check_product(bench, case, 2)
     inverse.measure_growth(bench, [2, 3])
     inverse.measure_case(bench, case, [2], 1)
     bench.stop = 0.0
     inverse.measure_case(bench, case, [3], 1)
-    about = {"program": {"torch": "2"}, "hardware": {"processor": "CPU"}, "first_inverse": {}}
-    page = load("performance_inverse").inverse_section(
-        about | {"cases": [{"name": case.name, "title": case.title, "features": 30}]} | bench.found
-    )
+    bench.found |= {"program": {"torch": "2"}, "hardware": {"processor": "CPU"}}
+    bench.found |= {"first_inverse": {}, "cases": [asdict(case)]}
+    bench.write(is_complete=False)
+    page = load("performance_inverse").inverse_section(json.loads(output.read_text()))
     assert bench.found["equality"][0]["features"] < inverse.LARGEST_DIFFERENCE
     assert page.count(f"| {case.title} | 30 | 2 | float") == 2
     assert "--minutes were over" in page
+    assert "interrupted" in page
