@@ -7,7 +7,7 @@ than a second is timed by one of its identical passes and multiplied; every row 
 product is checked by a full run. Whatever does not fit into --minutes is listed as skipped.
 
 results/inverse.json holds, times in seconds for a whole batch:
-- program, hardware, settings: versions, processor, the options of the run;
+- program, hardware, settings: versions, processor and its load before, the options of the run;
 - cases: shapes, weights, source;
 - rows: case, batch, dtype, threads, and under inverse, own_forward, nflows and zuko {cpu, cpu_min,
   wall, wall_min, rounds}; nflows and zuko also have how: full, or what was multiplied;
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -236,7 +237,7 @@ def describe(options: argparse.Namespace) -> dict[str, Any]:
         program["zuko"] = version("zuko")
     return {
         "program": program,
-        "hardware": describe_hardware("cpu"),
+        "hardware": describe_hardware("cpu") | {"load_at_start": os.getloadavg()[0]},
         "settings": {name: value for name, value in vars(options).items() if name != "output"},
         "cases": [asdict(case) for case in CASES],
     }

@@ -75,6 +75,8 @@ def inverse_section(found: dict[str, Any]) -> str:
     if not found["is_complete"]:
         page += "\nThe run was interrupted; what came after is not in these tables.\n"
     page += _growth(found["growth"]) + _first_inverse(found["first_inverse"])
+    load, cores = (found["hardware"][name] for name in ("load_at_start", "cores"))
+    page += f"\nBefore the run {load:.1f} processes were running or waiting for {cores} cores.\n"
     return page + machine
 
 

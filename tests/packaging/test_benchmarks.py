@@ -66,7 +66,8 @@ def test_rows_of_the_inverse_benchmark_fill_the_performance_page(
     inverse.measure_case(bench, case, [2], 1)
     bench.stop = 0.0
     inverse.measure_case(bench, case, [3], 1)
-    bench.found |= {"program": {"torch": "2"}, "hardware": {"processor": "CPU"}}
+    hardware = {"processor": "CPU", "cores": 2, "load_at_start": 0.1}
+    bench.found |= {"program": {"torch": "2"}, "hardware": hardware}
     bench.found |= {"first_inverse": {}, "cases": [asdict(case)]}
     bench.write(is_complete=False)
     page = load("performance_inverse").inverse_section(json.loads(output.read_text()))
