@@ -9,6 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from performance_cells import gibibytes, machine_line, milliseconds, table_row
+from performance_inverse import inverse_section
+from performance_published import published_section
+
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs" / "performance.md"
 _RESULTS = CHECKOUT / "benchmarks" / "results"
@@ -19,14 +23,31 @@ Measurements beside their peers, each pair taken in turns in one run of `make be
 written from `benchmarks/results` by `scripts/performance_page.py`. CPU seconds are compared where
 another process on the machine would disturb wall time.
 """
-_INVERSE = """
-## Drawing from a masked autoregressive flow
+_SAMPLING = """
+## A whole L2LFlows shower
 
-One causal flow of L2LFlows (100 features, 4 blocks of width 128, splines of 8 bins, context of
-64): the incremental inverse of `calo_train.nn` against the inverse of nflows, same weights, same
-base noise.
+From a request to an HDF5 file: 30 x 10 x 10 voxels, 31 flows of the paper's widths with seeded
+weights, {number:,} showers a request. Medians of a shower; packing the weights happens once a
+request and is contained.
 
-| batch | precision | nflows | incremental | ratio | largest difference |
+| precision | threads | CPU | wall | packing weights |
+| --- | --- | --- | --- | --- |
+"""
+_PIECES = """
+CPU time of the pieces of one tile, one thread, µs a shower:
+
+| piece | {dtypes} |
+| --- | {rules} |
+"""
+_SHARE = "share of voxels hit"
+_TRAINING_STEP = """
+## A training step of causal flows
+
+Forward, backward and fused AdamW of L2LFlows causal flows (100 features, 4 blocks of width 128,
+context of 64) at batch {batch}, float32: all flows as batched products against one nflows flow
+after the other. CPU time, medians. The share of splines is what a step without them saves.
+
+| flows | nflows | ours | ratio | share of splines in ours | largest difference of a loss |
 | --- | --- | --- | --- | --- | --- |
 """
 _EPOCH = """
@@ -37,15 +58,6 @@ bare PyTorch loop over the same flows with the same batches.
 
 | stage | calo-train | bare loop | ratio |
 | --- | --- | --- | --- |
-"""
-_TRAINING_STEP = """
-## A training step of masked autoregressive flows
-
-Causal flows of L2LFlows (as above) at a batch of {batch}, float32, with fused AdamW: as calo-train
-computes them on a CPU against a loop over flows of nflows, same weights, same features.
-
-| flows | nflows | calo-train | ratio | of it splines |
-| --- | --- | --- | --- | --- |
 """
 _STREAMING = """
 ## Data that do not fit in memory
@@ -63,50 +75,58 @@ before any data.
 
 def performance_page() -> str:
     """Give the page that the present results make."""
-    sections = {
-        "inverse": _inverse,
-        "training_step": _training_step,
-        "epoch": _epoch,
-        "streaming": _streaming,
-    }
+    sections = (
+        ("inverse", inverse_section),
+        ("sampling", _sampling),
+        ("inverse", published_section),
+        ("training_step", _training_step),
+        ("epoch", _epoch),
+        ("streaming", _streaming),
+    )
     page = _INTRODUCTION
-    for name, section in sections.items():
+    for name, section in sections:
         path = _RESULTS / f"{name}.json"
         if path.is_file():
             page += section(json.loads(path.read_text(encoding="utf-8")))
     return page
 
 
-def _inverse(found: dict[str, Any]) -> str:
-    rows = [
-        _row(
-            entry["batch"],
-            entry["dtype"],
-            f"{entry['nflows']['cpu_s']:.3g} s",
-            f"{entry['incremental']['cpu_s']:.3g} s",
-            f"{entry['ratio_cpu']:.1f}",
-            f"{entry['largest_difference_to_nflows']:.0e}",
-        )
-        for entry in found["rows"]
-    ]
-    machine = found["machine"]
-    return _INVERSE + "".join(rows) + _machine(machine["cpu"], machine["threads"], machine)
+def _sampling(found: dict[str, Any]) -> str:
+    requests, pieces = found["requests"], found["pieces_us"]
+    page = _SAMPLING.format(number=requests[0]["number"])
+    times = ("cpu_ms_a_shower", "wall_ms_a_shower", "of_that_packing_weights_ms")
+    for entry in requests:
+        shown = (f"{milliseconds(entry[name])} ms" for name in times)
+        page += table_row(entry["dtype"], entry["threads"], *shown)
+    page += _PIECES.format(dtypes=" | ".join(pieces), rules=" | ".join("---" for _ in pieces))
+    names = [name for name in next(iter(pieces.values())) if name != _SHARE]
+    page += "".join(
+        table_row(name, *(f"{found[name]:.0f}" for found in pieces.values())) for name in names
+    )
+    peaks = (f"{gibibytes(size)} for {int(n):,}" for n, size in found["peak_bytes"].items())
+    hit = next(iter(pieces.values()))[_SHARE]
+    page += f"\n{100 * hit:.0f} % of the voxels are hit. Peak memory of a process that draws: "
+    return (
+        page
+        + f"{', '.join(peaks)} showers.\n"
+        + machine_line(found["machine"]["cpu"], None, found["machine"])
+    )
 
 
 def _training_step(found: dict[str, Any]) -> str:
     rows = [
-        _row(
+        table_row(
             entry["flows"],
-            f"{entry['nflows']['cpu_s']:.3g} s",
-            f"{entry['stacked']['cpu_s']:.3g} s",
+            *(f"{entry[name]['cpu_s']:.3g} s" for name in ("nflows", "stacked")),
             f"{entry['ratio_cpu']:.1f}",
             f"{100 * entry['share_of_splines']:.0f} %",
+            f"{entry['largest_difference_of_losses']:.0e}",
         )
         for entry in found["rows"]
     ]
-    head = _TRAINING_STEP.format(batch=found["rows"][0]["batch"])
     machine = found["machine"]
-    return head + "".join(rows) + _machine(machine["cpu"], machine["threads"], machine)
+    head = _TRAINING_STEP.format(batch=found["rows"][0]["batch"])
+    return head + "".join(rows) + machine_line(machine["cpu"], machine["threads"], machine)
 
 
 def _epoch(found: dict[str, Any]) -> str:
@@ -115,10 +135,10 @@ def _epoch(found: dict[str, Any]) -> str:
         seconds = entry["cpu_seconds_per_epoch"]
         ours, bare = seconds["calo-train"], seconds["bare loop"]
         rows.append(
-            _row(entry["stage"], f"{ours:.3g} s", f"{bare:.3g} s", f"{entry['ratio']:.2f}")
+            table_row(entry["stage"], f"{ours:.3g} s", f"{bare:.3g} s", f"{entry['ratio']:.2f}")
         )
     processor = found["hardware"]["processor"]
-    return _EPOCH + "".join(rows) + _machine(processor, found["threads"], found["program"])
+    return _EPOCH + "".join(rows) + machine_line(processor, found["threads"], found["program"])
 
 
 def _streaming(found: dict[str, Any]) -> str:
@@ -126,40 +146,25 @@ def _streaming(found: dict[str, Any]) -> str:
     for entry in found["epochs"]:
         memory, streamed = entry["in_memory"], entry["streamed"]
         rows.append(
-            _row(
+            table_row(
                 entry["products_a_batch"],
                 f"{memory['epoch_seconds']:.1f} s",
                 f"{streamed['epoch_seconds']:.1f} s",
                 f"{entry['ratio']:.2f}",
-                _gibibytes(memory["peak_bytes"] - memory["baseline_bytes"]),
-                _gibibytes(streamed["peak_bytes"] - streamed["baseline_bytes"]),
+                gibibytes(memory["peak_bytes"] - memory["baseline_bytes"]),
+                gibibytes(streamed["peak_bytes"] - streamed["baseline_bytes"]),
             )
         )
     head = _STREAMING.format(
         batch_size=found["batch_size"],
         num_showers=found["num_showers"],
-        decoded=_gibibytes(found["decoded_bytes"]),
-        stored=_gibibytes(found["file_bytes"]),
-        budget=_gibibytes(found["stream_budget_bytes"]),
+        decoded=gibibytes(found["decoded_bytes"]),
+        stored=gibibytes(found["file_bytes"]),
+        budget=gibibytes(found["stream_budget_bytes"]),
         product=found["product"],
     )
-    machine = _machine(found["machine"]["cpu"], found["torch_threads"], found["versions"])
+    machine = machine_line(found["machine"]["cpu"], found["torch_threads"], found["versions"])
     return head + "".join(rows) + machine
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
-
-
-def _machine(processor: str, threads: int, versions: dict[str, Any]) -> str:
-    shown = [
-        f"{name} {versions[name]}" for name in ("torch", "nflows", "h5py") if name in versions
-    ]
-    return f"\n{processor}, {threads} thread{'s' if threads > 1 else ''}, {', '.join(shown)}.\n"
-
-
-def _gibibytes(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def stack_key(flow: nn.Module) -> Hashable | None:
         else:
             made = transform.autoregressive_net
             has_context = hasattr(made, "context_layer")
-            parts += [_spline_shape(transform), has_context, _digest_of_masks(made)]
+            parts += [SplineShape.of(transform), has_context, _digest_of_masks(made)]
     for layer in _embedding_modules(flow):
         parts.append(layer.out_features if isinstance(layer, nn.Linear) else "relu")
     weight = next(flow.parameters())
@@ -242,7 +242,7 @@ def _spline_step(
             Slot(context.weight, rows=first_units, reads_context=reads_context),
             Slot(context.bias, rows=first_units),
         ]
-    return SplineStep(tuple(layers), context, _spline_shape(transform))
+    return SplineStep(tuple(layers), context, SplineShape.of(transform))
 
 
 def _masked_layer(
@@ -252,16 +252,6 @@ def _masked_layer(
     bias = Slot(f"{prefix}.bias", rows)
     slots += [weight, bias]
     return Linear(weight.name, bias.name, weight.pack(mask.cpu(), 0))
-
-
-def _spline_shape(transform: Transform) -> SplineShape:
-    return SplineShape(
-        transform.num_bins,
-        float(transform.tail_bound),
-        transform.min_bin_width,
-        transform.min_bin_height,
-        transform.min_derivative,
-    )
 
 
 def _digest_of_masks(made: MADE) -> str:

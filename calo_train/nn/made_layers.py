@@ -139,7 +139,7 @@ class SortedMade:
         result = cls(num_features, made.activation, state_units=[inputs])
         blocks = list(made.blocks)
         for block in blocks:
-            _require_deterministic(block)
+            require_deterministic(block)
         walk = result._add_residual if made.use_residual_blocks else result._add_feedforward
         result.final_source = walk(made, blocks)
         final = made.final_layer
@@ -220,7 +220,8 @@ class SortedMade:
     def _projection(
         self, owner: MADE | MaskedResidualBlock, target: MaskedLinear, *, is_activated: bool
     ) -> int | None:
-        if not hasattr(owner, "context_layer"):
+        # nflows builds a layer for a context of no columns, and leaves it out without a context.
+        if not hasattr(owner, "context_layer") or not owner.context_layer.in_features:
             return None
         layer = owner.context_layer.state_dict()
         order = Units.of(target.degrees, self.num_features).order
@@ -259,7 +260,7 @@ def _require_finite(made: MADE) -> None:
             )
 
 
-def _require_deterministic(block: nn.Module) -> None:
+def require_deterministic(block: nn.Module) -> None:
     for layer in block.modules():
         is_dropout = isinstance(layer, nn.Dropout) and layer.p > 0
         if layer.training and (is_dropout or isinstance(layer, nn.BatchNorm1d)):

@@ -29,7 +29,7 @@ from calo_train.nn.flow_layout import (
     stack_key,
 )
 from calo_train.nn.masked_product import Panel, masked_product, panels_of
-from calo_train.nn.spline import SplineShape, spline_forward
+from calo_train.nn.spline import spline_forward
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -188,7 +188,7 @@ class StackedFlows(JointFlows):
                 values = _reordered(values, self._buffer(step.buffer))
             else:
                 parameters = self._parameters_of_splines(step, values, context)
-                values, log_slopes = _spline(values, parameters, step.shape)
+                values, log_slopes = spline_forward(values, parameters, step.shape)
                 log_det = log_det + log_slopes.sum(dim=1)
         log_norm = 0.5 * self._layout.num_features * math.log(2 * math.pi)
         return log_det - 0.5 * values.square().sum(dim=1) - log_norm
@@ -310,11 +310,6 @@ class _Member:
                 if name not in parameters
             },
         )
-
-
-def _spline(values: Tensor, parameters: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor]:
-    """Map values (L, D, n) by splines with parameters (L, D, M, n)."""
-    return spline_forward(values, parameters.movedim(2, 0), shape)
 
 
 def _reordered(values: Tensor, orders: Tensor) -> Tensor:

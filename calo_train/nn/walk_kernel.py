@@ -104,7 +104,7 @@ class CompiledWalk:
 
         def work(first: int, end: int) -> None:
             middle = first + (end - first) // self._wide.lanes * self._wide.lanes
-            if end - middle > self._wide.lanes // 2:
+            if end - middle > self._wide.lanes // 4:
                 middle = end  # a wide tile with some lanes idle beats several narrow ones
             self._run("wide", self._wide, (noise, context, features, log_det), first, middle)
             self._run("narrow", self._narrow, (noise, context, features, log_det), middle, end)
