@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,7 +177,7 @@ def _assemble(
 def _identity(generator: Generator, request: SampleRequest, computing: Computing) -> str:
     """Give what the bits of a tile depend on."""
     shard = f"{request.shard.index}/{request.shard.count}"
-    place = f"{computing.dtype} {computing.device.type} torch {torch.__version__}"
+    place = f"{computing.dtype} {computing.device.type} {__version__} torch {torch.__version__}"
     return f"{generator.fingerprint} {request.as_text()} {shard} {place}"
 
 
@@ -195,6 +196,7 @@ def _provenance(
         "dtype": str(computing.dtype).removeprefix("torch."),
         "device": computing.device.type,
         "torch_version": str(torch.__version__),
+        "llvmlite_version": version("llvmlite"),
         "sampled_geometry": json.dumps(geometry_to_mapping(generator.geometry)),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.stats import kstest
 
 from calo_train.sampling.noise import BASE_NOISE, CONDITIONS, normals, philox, uniforms
@@ -16,6 +17,21 @@ def test_philox_gives_the_published_answers() -> None:
     assert [f"{word:08x}" for word in zeros] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
     ones = philox(0xFFFFFFFFFFFFFFFF, np.full(4, 0xFFFFFFFF, dtype=np.uint32))
     assert [f"{word:08x}" for word in ones] == ["408f276d", "41c83b0e", "a20bc7c6", "6d5451fd"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "first", "count", "num"),
+    [(7, 0, 50, 33), (2**63 - 1, 2**32 - 2, 4, 3030), (0, 0, 1, 1)],
+)
+def test_normals_are_box_muller_of_philox(seed: int, first: int, count: int, num: int) -> None:
+    """Against numpy, also beyond 2^32 showers."""
+    num_blocks = -(-num // 64) * 16
+    words = uniforms(seed, first, count, 4 * num_blocks, purpose=BASE_NOISE)
+    radii, angles = words.reshape(count, num_blocks, 2, 2).transpose(3, 0, 2, 1)
+    radii, angles = np.sqrt(-2 * np.log(radii)), 2 * np.pi * angles
+    expected = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=2)
+    found = normals(seed, first, count, num)
+    assert np.abs(found - expected.reshape(count, -1)[:, :num]).max() < 1e-13
 
 
 def test_a_shower_draws_the_same_numbers_however_the_request_is_cut() -> None:
