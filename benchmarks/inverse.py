@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from calo_train.nn.flows import MaskedSplineFlow
-from calo_train.nn.incremental_inverse import pack
+from calo_train.nn import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

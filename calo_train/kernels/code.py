@@ -69,6 +69,9 @@ class Code:
         function = ir.Function(module, signature, name)
         self._module = module
         self._function = function
+        for argument in function.args:
+            if argument.type == _POINTER:
+                argument.add_attribute("noalias")  # no two arrays of a call overlap
         self._arguments = dict(zip([name for name, _ in arguments], function.args, strict=True))
         self._entry = ir.IRBuilder(function.append_basic_block("entry"))
         self.builder = ir.IRBuilder(function.append_basic_block("body"))

@@ -1,23 +1,34 @@
-"""What an autoregressive transform does to one feature once its parameters are known."""
+"""What an autoregressive transform does to one feature once its parameters are known.
+
+A head is independent of the walk that computes the parameters. It maps in torch, for any device,
+and writes itself as vector code for the compiled walk.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from calo_train.errors import UsageError
+from calo_train.kernels.mathematics import log, softplus
 from calo_train.nn.spline import SplineShape, spline_inverse
+from calo_train.nn.spline_code import SplineKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nflows.transforms import (
         MaskedAffineAutoregressiveTransform,
         MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
     )
+
+    from calo_train.kernels.code import Vector
 
 SUPPORTED = (
     "masked affine and rational-quadratic (linear tails) autoregressive transforms, permutations, "
@@ -25,9 +36,33 @@ SUPPORTED = (
 )
 
 
+class InvertedFeature(Protocol):
+    """Vector code of one inverted feature."""
+
+    @property
+    def features(self) -> Vector:
+        """The feature, in every lane."""
+
+    def log_abs_det(self) -> Vector:
+        """Write the code of log|d feature / d value|."""
+
+
+class HeadCode(Protocol):
+    """The inverse of a head as vector code; a value, equal for equal code."""
+
+    def __hash__(self) -> int: ...
+
+    def invert(
+        self, value: Vector, parameter: Callable[[int], Vector], setting: Callable[[int], Vector]
+    ) -> InvertedFeature:
+        """Write the map of a base value with `parameter(i)` and numbers of its transform."""
+
+
 class Head(ABC):
     """The inverse of the map of one feature."""
 
+    code: HeadCode
+    settings: tuple[float, ...]  # numbers of the transform that its code reads
     output_scale: Tensor | None = None  # (outputs,) factors on the parameters of every feature
 
     @abstractmethod
@@ -44,12 +79,20 @@ class SplineHead(Head):
     def __init__(self, transform: MaskedPiecewiseRationalQuadraticAutoregressiveTransform) -> None:
         if transform.tails != "linear":
             raise unsupported(transform, f"its splines have tails={transform.tails}, not linear")
-        self._shape = SplineShape(
+        self._shape = shape = SplineShape(
             transform.num_bins,
             float(transform.tail_bound),
             transform.min_bin_width,
             transform.min_bin_height,
             transform.min_derivative,
+        )
+        self.code = SplineKind(shape.num_bins, has_linear_tails=True)
+        self.settings = (
+            -shape.tail_bound,
+            shape.tail_bound,
+            shape.min_width,
+            shape.min_height,
+            shape.min_derivative,
         )
         net = transform.autoregressive_net
         # nflows scales widths and heights down where the net tells its width; its own MADE does
@@ -71,6 +114,8 @@ class AffineHead(Head):
 
     def __init__(self, transform: MaskedAffineAutoregressiveTransform) -> None:
         self._epsilon = float(transform._epsilon)
+        self.code = AffineCode()
+        self.settings = (self._epsilon,)
 
     def invert(self, value: Tensor, parameters: Tensor, log_abs_det: Tensor | None) -> Tensor:
         """Undo scale and shift."""
@@ -78,6 +123,27 @@ class AffineHead(Head):
         if log_abs_det is not None:
             log_abs_det -= torch.log(scale)
         return (value - parameters[1]) / scale
+
+
+@dataclass(frozen=True)
+class AffineCode:
+    """The affine head as vector code."""
+
+    def invert(
+        self, value: Vector, parameter: Callable[[int], Vector], setting: Callable[[int], Vector]
+    ) -> InvertedFeature:
+        """Undo scale and shift."""
+        scale = softplus(parameter(0)) + setting(0)
+        return _InvertedAffine((value - parameter(1)) / scale, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _InvertedAffine:
+    features: Vector
+    _scale: Vector
+
+    def log_abs_det(self) -> Vector:
+        return -log(self._scale)
 
 
 def unsupported(transform: object, reason: str) -> UsageError:

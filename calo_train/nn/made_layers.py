@@ -15,11 +15,13 @@ triangular. What nflows does between its linear layers is written down once, her
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from calo_train.errors import UsageError
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
         MaskedLinear,
         MaskedResidualBlock,
     )
+
+Activation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class SortedMade:
     """Hidden layers in order, projections of the context, and the last layer by feature."""
 
     num_features: int
+    activation: Activation
     layers: list[Layer] = field(default_factory=list)
     projections: list[Projection] = field(default_factory=list)
     state_units: list[Units] = field(default_factory=list)
@@ -128,9 +133,10 @@ class SortedMade:
     def of(cls, made: MADE) -> SortedMade:
         """Read a MADE, on the CPU; UsageError for training mode where that makes a difference."""
         made = copy.deepcopy(made).cpu()
+        _require_finite(made)
         num_features = int(made.initial_layer.in_features)
         inputs = Units.of(torch.arange(1, num_features + 1), num_features)
-        result = cls(num_features, state_units=[inputs])
+        result = cls(num_features, made.activation, state_units=[inputs])
         blocks = list(made.blocks)
         for block in blocks:
             _require_deterministic(block)
@@ -144,6 +150,11 @@ class SortedMade:
         _require_masked(result.final_weight, torch.arange(num_features), units)
         result.final_bias = final.bias.reshape(num_features, -1, 1)
         return result
+
+    @property
+    def num_context(self) -> int:
+        """Width of the context that enters the network, 0 without one."""
+        return self.projections[0].weight.shape[1] if self.projections else 0
 
     @property
     def num_outputs(self) -> int:
@@ -218,6 +229,11 @@ class SortedMade:
         return len(self.projections) - 1
 
 
+def is_relu(activation: Activation) -> bool:
+    """Tell whether an activation is the rectifier, in any of the forms torch gives it."""
+    return activation in (torch.relu, functional.relu) or isinstance(activation, nn.ReLU)
+
+
 def _norm(blocks: list[MaskedResidualBlock], block: int, position: int) -> nn.BatchNorm1d | None:
     if block == len(blocks) or not blocks[block].use_batch_norm:
         return None
@@ -231,6 +247,16 @@ def _require_masked(weight: Tensor, degrees: Tensor, source: Units) -> None:
     is_left_out = torch.arange(len(source)) >= seen[:, None]
     if bool((weight * is_left_out[:, None]).any()):
         raise RuntimeError("the walk would leave out a weight that is not masked")
+
+
+def _require_finite(made: MADE) -> None:
+    for name, parameter in made.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise UsageError(
+                "the flow holds weights that are NaN or infinite",
+                where=f"incremental inverse, {name}",
+                do="load weights from before the training diverged",
+            )
 
 
 def _require_deterministic(block: nn.Module) -> None:

@@ -16,7 +16,6 @@ take 30 % of the time, and panels of 16 save at most a quarter of that (D = 100,
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,12 +23,19 @@ import torch
 from torch import Tensor, nn
 
 from calo_train.errors import UsageError
-from calo_train.nn.made_layers import Layer, Projection, Route, Scaling, SortedMade, Units
+from calo_train.nn.made_layers import (
+    Activation,
+    Layer,
+    Projection,
+    Route,
+    Scaling,
+    SortedMade,
+    Units,
+)
 
 if TYPE_CHECKING:
-    from nflows.transforms.made import MADE
+    from collections.abc import Callable
 
-Activation = Callable[[Tensor], Tensor]
 WHERE = "incremental inverse"
 
 
@@ -63,7 +69,7 @@ class MadeWalk:
 
     def __init__(
         self,
-        made: MADE,
+        made: SortedMade,
         *,
         dtype: torch.dtype,
         device: torch.device,
@@ -72,22 +78,22 @@ class MadeWalk:
         self._dtype = dtype
         self._device = device
         self._activation = self._own_activation(made.activation)
-        packed = SortedMade.of(made)
-        self.num_features = packed.num_features
-        self.num_outputs = packed.num_outputs
-        self._final_source = packed.final_source
-        self._state_sizes = [len(units) for units in packed.state_units]
+        self.num_features = made.num_features
+        self.num_outputs = made.num_outputs
+        self._num_context = made.num_context
+        self._final_source = made.final_source
+        self._state_sizes = [len(units) for units in made.state_units]
         self._projections = [
             Projection(self._tensor(item.weight), self._tensor(item.bias), item.is_activated)
-            for item in packed.projections
+            for item in made.projections
         ]
-        scale = torch.ones(packed.num_outputs) if output_scale is None else output_scale
-        scale = scale.to(packed.final_weight)[:, None]
+        scale = torch.ones(made.num_outputs) if output_scale is None else output_scale
+        scale = scale.to(made.final_weight)[:, None]
         self._rounds = self._lay_out(
-            [self._moved(layer) for layer in packed.layers],
-            packed.state_units[packed.final_source],
-            self._tensor(packed.final_weight * scale),
-            self._tensor(packed.final_bias * scale),
+            [self._moved(layer) for layer in made.layers],
+            made.state_units[made.final_source],
+            self._tensor(made.final_weight * scale),
+            self._tensor(made.final_bias * scale),
         )
 
     def run(
@@ -132,8 +138,7 @@ class MadeWalk:
 
     def _project(self, num_rows: int, context: Tensor | None) -> list[Tensor]:
         """Compute what the context adds to each layer that takes it, (units, n)."""
-        width = self._projections[0].weight.shape[1] if self._projections else None
-        _require_context(context, num_rows, width)
+        require_context(context, num_rows, self._num_context)
         projected: list[Tensor] = []
         if context is None:
             return projected
@@ -184,18 +189,28 @@ def _operation(layer: Layer, degree: int) -> _Operation:
     return _Operation(layer.route, rows, seen, weight, layer.bias[rows], scaling)
 
 
-def _require_context(context: Tensor | None, num_rows: int, width: int | None) -> None:
-    """Compare a context with what the flow takes: (n, width), or none where `width` is None."""
+def require_context(context: Tensor | None, num_rows: int, width: int | None) -> None:
+    """Compare a context with what a flow takes: (n, width), none for 0, any width for None."""
     given = "none" if context is None else str(tuple(context.shape))
-    if width is None and context is not None:
+    if width == 0 and context is not None:
         raise UsageError(
             f"this flow takes no context and one of shape {given} was given",
             where=WHERE,
             do="leave the context out",
         )
-    if width is not None and (context is None or context.shape != (num_rows, width)):
+    if width == 0 or (width is None and context is not None and len(context) == num_rows):
+        return
+    if context is None or context.shape != (num_rows, width):
         raise UsageError(
             f"this flow takes a context of shape ({num_rows}, {width}), given was {given}",
             where=WHERE,
-            do="give one row a shower, of the width that comes out of any embedding network",
+            do="give one row a shower, of the width that the flow takes",
         )
+    if bool(torch.isfinite(context).all()):
+        return
+    rows = (~torch.isfinite(context).all(dim=1)).nonzero().flatten()[:5].tolist()
+    raise UsageError(
+        "the context holds NaN or infinite numbers",
+        where=f"{WHERE}, rows {', '.join(map(str, rows))}",
+        do="look at the conditions of these showers",
+    )

@@ -10,7 +10,7 @@ from torch import Tensor
 from calo_train.families.contracts import DrawnTile, Sampler
 from calo_train.families.l2lflows.features import renormalise_and_cut
 from calo_train.families.l2lflows.networks import build_causal_flow, build_energy_flow
-from calo_train.nn.incremental_inverse import PackedFlow, pack
+from calo_train.nn import PackedFlow, pack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
