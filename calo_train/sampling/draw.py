@@ -159,7 +159,12 @@ def _assemble(
     with (
         replacing(out) as temporary,
         create_showers(
-            temporary, layout, generator.geometry, attributes=attributes, condition_names=names
+            temporary,
+            layout,
+            generator.geometry,
+            attributes=attributes,
+            condition_names=names,
+            num_threads=drawing.computing.num_threads,
         ) as writer,
     ):
         for number in tile_numbers(request, generator.family.tile):

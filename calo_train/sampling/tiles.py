@@ -74,7 +74,7 @@ class TileMaker:
         )
         first, end = request.rows
         wanted = slice(max(first - start, 0), min(end - start, sampler.tile))
-        energies = drawn.energies[wanted].cpu().numpy().astype(np.float32)
+        energies = drawn.energies[wanted].cpu().numpy().astype(np.float32, copy=False)
         self._require_physical(
             energies, start + wanted.start, conditions["incident_energy"][wanted]
         )
@@ -87,7 +87,8 @@ class TileMaker:
         first: int,
         incident_energies: npt.NDArray[np.float64],
     ) -> None:
-        is_bad = ~(np.isfinite(energies) & (energies >= 0)).all(axis=1)
+        # A comparison with NaN does not hold.
+        is_bad = ~((energies.min(axis=1) >= 0) & (energies.max(axis=1) < np.inf))
         if not is_bad.any():
             return
         row = int(np.flatnonzero(is_bad)[0])
