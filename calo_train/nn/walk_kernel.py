@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+    from llvmlite import ir
 
     from calo_train.nn.autoregressive_heads import HeadCode
     from calo_train.nn.walk_program import WalkProgram
@@ -50,6 +51,7 @@ _SIGNATURE = (
     ("first", "integer"),
     ("end", "integer"),
 )
+_WIDTHS = ("wide", "narrow")
 _LOG_DET_ROW, _VALUE_ROW, _CONTEXT_ROW, _OUTPUT_ROWS = range(4)
 
 
@@ -153,16 +155,21 @@ def _zeroed(size: int, dtype: np.dtype[np.floating]) -> npt.NDArray[np.floating]
 
 @cache
 def _library(precision: Precision, heads: tuple[HeadCode, ...], machine: Machine) -> Library:
-    from llvmlite import ir
+    def write(module: ir.Module) -> None:
+        lanes = machine.vector_bytes // precision.num_bytes
+        for name in _WIDTHS:
+            code = Code(module, name, _SIGNATURE, precision=precision, lanes=lanes)
+            tile = TileShape.of(machine, precision, is_wide=name == "wide")
+            _WalkCode(code, heads, tile).write()
+            code.finish()
 
-    module = ir.Module("walk")
-    lanes = machine.vector_bytes // precision.num_bytes
-    for name, is_wide in (("wide", True), ("narrow", False)):
-        code = Code(module, name, _SIGNATURE, precision=precision, lanes=lanes)
-        _WalkCode(code, heads, TileShape.of(machine, precision, is_wide=is_wide)).write()
-        code.finish()
-    signatures = dict.fromkeys(("wide", "narrow"), _SIGNATURE)
-    return compile_library(module, signatures, machine, purpose="the sampling kernel")
+    return compile_library(
+        write,
+        dict.fromkeys(_WIDTHS, _SIGNATURE),
+        machine,
+        purpose="the sampling kernel",
+        key=f"{precision.name} {heads}",
+    )
 
 
 class _WalkCode:

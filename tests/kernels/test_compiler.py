@@ -25,6 +25,10 @@ def _doubled(x: Vector) -> Vector:
     return x + x
 
 
+def _tripled(x: Vector) -> Vector:
+    return x + x + x
+
+
 def _compiles(caplog: pytest.LogCaptureFixture) -> int:
     return sum("compiling a test's kernel" in record.message for record in caplog.records)
 
@@ -43,10 +47,20 @@ def test_code_is_compiled_once_and_said_so(cache: Path, caplog: pytest.LogCaptur
 
 def test_other_code_precision_and_processor_have_their_own(cache: Path) -> None:
     compiled(_doubled, "float64")
-    compiled(lambda x: x + x + x, "float64")
+    compiled(_tripled, "float64")
     compiled(_doubled, "float32")
     compiled(_doubled, "float64", plain_machine())
     assert len(list(cache.iterdir())) == 4
+
+
+def test_changed_sources_are_compiled_again(
+    cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled(_doubled, "float64")
+    monkeypatch.setattr(compiler, "_digest_of_sources", lambda _module: "edited")
+    compiled(_doubled, "float64")
+    assert _compiles(caplog) == 2
+    assert len(list(cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from llvmlite import ir
 
 from calo_train.kernels.code import PRECISIONS, Code, Vector
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+    from llvmlite import ir
 
 _SIGNATURE = (("source", "pointer"), ("target", "pointer"), ("count", "integer"))
 
@@ -31,14 +31,22 @@ def compiled(
     """Compile y = function(x) over whole vectors."""
     machine = machine or this_machine()
     kind = PRECISIONS[precision]
-    module = ir.Module("test")
-    lanes = machine.vector_bytes // kind.num_bytes
-    code = Code(module, "apply", _SIGNATURE, precision=kind, lanes=lanes)
-    source, target = code.pointer("source"), code.pointer("target")
-    with code.loop(0, code.integer("count"), lanes) as start:
-        target.store(function(source.vector(start)), start)
-    code.finish()
-    return compile_library(module, {"apply": _SIGNATURE}, machine, purpose="a test's kernel")
+
+    def write(module: ir.Module) -> None:
+        lanes = machine.vector_bytes // kind.num_bytes
+        code = Code(module, "apply", _SIGNATURE, precision=kind, lanes=lanes)
+        source, target = code.pointer("source"), code.pointer("target")
+        with code.loop(0, code.integer("count"), lanes) as start:
+            target.store(function(source.vector(start)), start)
+        code.finish()
+
+    return compile_library(
+        write,
+        {"apply": _SIGNATURE},
+        machine,
+        purpose="a test's kernel",
+        key=f"{function.__qualname__} {precision}",
+    )
 
 
 def applied(library: Library, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
