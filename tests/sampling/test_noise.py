@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import cmath
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from calo_train.sampling.noise import BASE_NOISE, CONDITIONS, normals, philox, uniforms
+from calo_train.sampling.noise import (
+    BASE_NOISE,
+    CONDITIONS,
+    normals,
+    normals_by_numpy,
+    philox,
+    uniforms,
+)
 
 FALSE_ALARM = 1e-4
 
@@ -23,15 +33,23 @@ def test_philox_gives_the_published_answers() -> None:
     ("seed", "first", "count", "num"),
     [(7, 0, 50, 33), (2**63 - 1, 2**32 - 2, 4, 3030), (0, 0, 1, 1)],
 )
-def test_normals_are_box_muller_of_philox(seed: int, first: int, count: int, num: int) -> None:
-    """Against numpy, also beyond 2^32 showers."""
-    num_blocks = -(-num // 64) * 16
-    words = uniforms(seed, first, count, 4 * num_blocks, purpose=BASE_NOISE)
-    radii, angles = words.reshape(count, num_blocks, 2, 2).transpose(3, 0, 2, 1)
-    radii, angles = np.sqrt(-2 * np.log(radii)), 2 * np.pi * angles
-    expected = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=2)
+def test_compiled_normals_are_those_of_numpy(seed: int, first: int, count: int, num: int) -> None:
+    """Also beyond 2^32 showers."""
     found = normals(seed, first, count, num)
-    assert np.abs(found - expected.reshape(count, -1)[:, :num]).max() < 1e-13
+    expected = normals_by_numpy(seed, first, count, -(-num // 64) * 16)
+    assert found.shape == (count, num)
+    assert np.abs(found - expected[:, :num]).max() < 1e-13
+
+
+def test_words_of_a_block_are_two_radii_and_angles() -> None:
+    """Box-Muller, written out for the 16 blocks of 64 numbers."""
+    words = uniforms(3, 5, 1, 64, purpose=BASE_NOISE).reshape(16, 4)
+    numbers = normals(3, 5, 1, 64).reshape(4, 16)
+    for block, (radius, angle, other_radius, other_angle) in enumerate(words.tolist()):
+        first = cmath.rect(math.sqrt(-2 * math.log(radius)), math.tau * angle)
+        second = cmath.rect(math.sqrt(-2 * math.log(other_radius)), math.tau * other_angle)
+        expected = [first.real, first.imag, second.real, second.imag]
+        assert numbers[:, block] == pytest.approx(expected, abs=1e-13)
 
 
 def test_a_shower_draws_the_same_numbers_however_the_request_is_cut() -> None:

@@ -60,9 +60,8 @@ class ChunkedArray:
 
         def compress(first: int, end: int) -> None:
             for number in range(first, end):
-                compressed[number] = zlib.compress(
-                    np.ascontiguousarray(chunks[number]), GZIP_LEVEL
-                )
+                plain = np.ascontiguousarray(chunks[number]).data
+                compressed[number] = zlib.compress(plain, GZIP_LEVEL)
 
         run_in_ranges(compress, len(chunks), grain=1, num_threads=self._num_threads)
         size, *others = self._array.chunks
