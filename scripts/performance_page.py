@@ -29,6 +29,25 @@ base noise.
 | batch | precision | nflows | incremental | ratio | largest difference |
 | --- | --- | --- | --- | --- | --- |
 """
+_SAMPLING = """
+## Whole showers, from a request to a file
+
+L2LFlows at the paper's size (30 x 10 x 10 voxels, 31 flows, 45 million weights, which are seeded
+and untrained): flows, base noise, cut, stored tiles and the HDF5 file, for {number:,} showers in
+tiles of 1,000. Loading the flows takes {packing} of CPU time, once, and is not part of it.
+
+| precision | threads | CPU time a shower | wall time a shower |
+| --- | --- | --- | --- |
+"""
+_PIECES = """
+CPU time of the pieces a shower, on one thread:
+
+| piece | float64 | float32 |
+| --- | --- | --- |
+"""
+_PEAK = """
+Peak memory of a process with two threads in float32: {peaks}.
+"""
 _EPOCH = """
 ## An epoch of training
 
@@ -54,7 +73,12 @@ before any data.
 
 def performance_page() -> str:
     """Give the page that the present results make."""
-    sections = {"inverse": _inverse, "epoch": _epoch, "streaming": _streaming}
+    sections = {
+        "inverse": _inverse,
+        "sampling": _sampling,
+        "epoch": _epoch,
+        "streaming": _streaming,
+    }
     page = _INTRODUCTION
     for name, section in sections.items():
         path = _RESULTS / f"{name}.json"
@@ -77,6 +101,26 @@ def _inverse(found: dict[str, Any]) -> str:
     ]
     machine = found["machine"]
     return _INVERSE + "".join(rows) + _machine(machine["cpu"], machine["threads"], machine)
+
+
+def _sampling(found: dict[str, Any]) -> str:
+    requests, pieces = found["requests"], found["pieces_us"]
+    packing = max(entry["packing"]["cpu_s"] for entry in requests)
+    page = _SAMPLING.format(number=requests[0]["number"], packing=f"{packing:.1f} s")
+    for entry in requests:
+        times = [f"{entry['a_shower'][kind]:.2f} ms" for kind in ("cpu_ms", "wall_ms")]
+        page += _row(entry["dtype"], entry["threads"], *times)
+    page += _PIECES
+    for name in pieces["float64"]:
+        times = [f"{pieces[dtype][name]:.0f} us" for dtype in ("float64", "float32")]
+        page += _row(name, *times)
+    peaks = ", ".join(
+        f"{_gibibytes(size)} for {int(number):,} showers"
+        for number, size in found["peak_bytes"].items()
+    )
+    page += _PEAK.format(peaks=peaks)
+    machine = found["machine"]
+    return page + f"\n{machine['cpu']}, torch {machine['torch']}, h5py {machine['h5py']}.\n"
 
 
 def _epoch(found: dict[str, Any]) -> str:
