@@ -36,8 +36,8 @@ L2LFlows at the paper's size (30 x 10 x 10 voxels, 31 flows, 45 million weights,
 and untrained): flows, base noise, cut, stored tiles and the HDF5 file, for {number:,} showers in
 tiles of 1,000. Loading the flows takes {packing} of CPU time, once, and is not part of it.
 
-| precision | threads | CPU time a shower | wall time a shower |
-| --- | --- | --- | --- |
+| precision | threads | CPU time a shower |
+| --- | --- | --- |
 """
 _PIECES = """
 CPU time of the pieces a shower, on one thread:
@@ -108,8 +108,7 @@ def _sampling(found: dict[str, Any]) -> str:
     packing = max(entry["packing"]["cpu_s"] for entry in requests)
     page = _SAMPLING.format(number=requests[0]["number"], packing=f"{packing:.1f} s")
     for entry in requests:
-        times = [f"{entry['a_shower'][kind]:.2f} ms" for kind in ("cpu_ms", "wall_ms")]
-        page += _row(entry["dtype"], entry["threads"], *times)
+        page += _row(entry["dtype"], entry["threads"], f"{entry['a_shower']['cpu_ms']:.2f} ms")
     page += _PIECES
     for name in pieces["float64"]:
         times = [f"{pieces[dtype][name]:.0f} us" for dtype in ("float64", "float32")]
