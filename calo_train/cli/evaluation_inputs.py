@@ -58,7 +58,6 @@ class _Target:
 
     path: Path
     generator: Generator | None = None
-    folder: Path | None = None  # of the generator
 
     @property
     def is_run(self) -> bool:
@@ -100,8 +99,7 @@ def _targets(path: Path) -> list[_Target]:
     from calo_train.showers.paths import expand_paths
 
     if path.is_dir():
-        folder = generator_folder(path)
-        return [_Target(path, load_generator(folder), folder)]
+        return [_Target(path, load_generator(generator_folder(path)))]
     return [_Target(found) for found in expand_paths([str(path)], where="calo-eval")]
 
 
@@ -188,9 +186,8 @@ def _draw(target: _Target, request: InputRequest, reference: ShowerSet) -> Path:
     from calo_train.sampling.request import SampleRequest
     from calo_train.sampling.tiles import available_cores
 
-    generator, folder = target.generator, target.folder
+    generator = target.generator
     assert generator is not None
-    assert folder is not None
     wanted = SampleRequest(
         num_showers=len(reference),
         given=_conditions(reference, generator.condition_names),
@@ -204,7 +201,7 @@ def _draw(target: _Target, request: InputRequest, reference: ShowerSet) -> Path:
         _log.info("using %s", path)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_to_file(generator, folder, wanted, path, num_workers=available_cores(), is_forced=True)
+    draw_to_file(generator, wanted, path, num_threads=available_cores(), is_forced=True)
     return path
 
 

@@ -124,7 +124,10 @@ class Sampler(ABC):
 
     @abstractmethod
     def draw(self, normals: Tensor, conditions: Mapping[str, Tensor]) -> DrawnTile:
-        """Draw a full tile from normals (tile, num_normals) and conditions (tile,)."""
+        """Draw a full tile from normals (tile, num_normals) and conditions (tile,).
+
+        Several threads draw at once, so nothing of the sampler may change.
+        """
 
 
 class Family(ABC):

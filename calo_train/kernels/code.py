@@ -119,16 +119,24 @@ class Code:
         """Give one bit pattern in every lane."""
         return Bits(self, ir.Constant(self.bits_type, [value] * self.lanes))
 
+    def lane_numbers(self) -> Bits:
+        """Give each lane its number, from 0."""
+        return Bits(self, ir.Constant(self.bits_type, list(range(self.lanes))))
+
     def index(self, value: Count) -> Integer:
         """Give an integer."""
         return value if isinstance(value, Integer) else Integer(self, ir.Constant(_INDEX, value))
 
     def spread(self, scalar: ir.Value) -> Vector:
         """Put one scalar into every lane."""
-        undefined = ir.Constant(self.vector_type, ir.Undefined)
+        return Vector(self, self.in_lanes(scalar, self.vector_type))
+
+    def in_lanes(self, scalar: ir.Value, kind: ir.Type) -> ir.Value:
+        """Repeat a scalar to a vector of some type."""
+        undefined = ir.Constant(kind, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return Vector(self, self.builder.shuffle_vector(first, undefined, lanes))
+        return self.builder.shuffle_vector(first, undefined, lanes)
 
     def variable(self, initial: Vector) -> Variable:
         """Give a vector that can be set again, for what a loop carries on."""
@@ -224,6 +232,13 @@ class Integer:
         """Give the smaller of two."""
         is_less = self._compared("<", other).value
         return Integer(self.code, self.code.builder.select(is_less, self.value, self._of(other)))
+
+    def as_bits(self) -> Bits:
+        """Give the low bits, as many as a number of the kernel has, in every lane."""
+        code, value = self.code, self.value
+        if code.precision.bits < _INDEX.width:
+            value = code.builder.trunc(value, code.bits_type.element)
+        return Bits(code, code.in_lanes(value, code.bits_type))
 
     def _compared(self, relation: str, other: Count) -> Condition:
         compared = self.code.builder.icmp_signed(relation, self.value, self._of(other))
@@ -400,11 +415,17 @@ class Bits:
     def __sub__(self, other: Bits) -> Bits:
         return Bits(self.code, self.code.builder.sub(self.value, other.value))
 
+    def __mul__(self, other: Bits) -> Bits:
+        return Bits(self.code, self.code.builder.mul(self.value, other.value))
+
     def __and__(self, other: Bits) -> Bits:
         return Bits(self.code, self.code.builder.and_(self.value, other.value))
 
     def __or__(self, other: Bits) -> Bits:
         return Bits(self.code, self.code.builder.or_(self.value, other.value))
+
+    def __xor__(self, other: Bits) -> Bits:
+        return Bits(self.code, self.code.builder.xor(self.value, other.value))
 
     def shifted_left(self, places: int) -> Bits:
         """Move the bits up, zeros follow."""

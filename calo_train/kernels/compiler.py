@@ -239,5 +239,5 @@ def _unavailable(reason: str) -> MachineError:
     return MachineError(
         f"this machine cannot run compiled kernels: {reason.strip() or 'no reason was given'}",
         where=f"llvmlite, {tempfile.gettempdir()}",
-        do="the torch backend works without them; install a current llvmlite for speed",
+        do="install a current llvmlite; torch and numpy do the same work, only slower",
     )

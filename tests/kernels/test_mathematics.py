@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from calo_train.kernels import mathematics
 from calo_train.kernels.compiler import this_machine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from calo_train.kernels.code import Vector
     from calo_train.kernels.compiler import Machine
 
 UNITS = 4.0  # in the last place; seen are 2.4
@@ -44,6 +47,34 @@ def test_function_agrees_with_numpy_to_the_last_digits(
     expected = exact(values.astype(np.longdouble))
     error = np.abs(found - expected) / np.maximum(np.abs(expected), np.finfo(precision).tiny)
     assert error.max() < UNITS * np.finfo(precision).eps
+
+
+def _cosine(turns: Vector) -> Vector:
+    return mathematics.cos_and_sin_of_turns(turns)[0]
+
+
+def _sine(turns: Vector) -> Vector:
+    return mathematics.cos_and_sin_of_turns(turns)[1]
+
+
+@pytest.mark.parametrize("machine", [this_machine(), plain_machine()], ids=["this", "plain"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(("function", "exact"), [(_cosine, np.cos), (_sine, np.sin)])
+def test_cosine_and_sine_of_turns_agree_with_numpy(
+    function: Callable[[Vector], Vector],
+    exact: Callable[[Any], Any],
+    precision: str,
+    machine: Machine,
+) -> None:
+    """In every quarter, at its ends and at once beside them."""
+    ends = np.linspace(0, 1, 9)
+    beside = [np.nextafter(ends, toward).clip(0, 1) for toward in (-1, 2)]
+    spread = np.random.default_rng(1).random(1 << 12)
+    spread[:27] = np.concatenate([ends, *beside])
+    values = spread.astype(precision)
+    library = compiled(function, precision, machine)
+    expected = exact(8 * np.arctan(np.longdouble(1)) * values.astype(np.longdouble))
+    assert np.abs(applied(library, values) - expected).max() < np.finfo(precision).eps
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
