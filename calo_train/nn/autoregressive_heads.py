@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
     )
 
-    from calo_train.kernels.code import Vector
+    from calo_train.kernels.values import Vector
 
 SUPPORTED = (
     "masked affine and rational-quadratic autoregressive transforms, permutations, and "

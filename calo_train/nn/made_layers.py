@@ -132,7 +132,8 @@ class SortedMade:
     @torch.no_grad()
     def of(cls, made: MADE) -> SortedMade:
         """Read a MADE, on the CPU; UsageError for training mode where that makes a difference."""
-        made = copy.deepcopy(made).cpu()
+        if made.initial_layer.weight.device.type != "cpu":
+            made = copy.deepcopy(made).cpu()
         _require_finite(made)
         num_features = int(made.initial_layer.in_features)
         inputs = Units.of(torch.arange(1, num_features + 1), num_features)

@@ -15,7 +15,8 @@ from calo_train.kernels.mathematics import exp_of_negative, log, softplus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from calo_train.kernels.code import Code, Mask, Vector
+    from calo_train.kernels.code import Code
+    from calo_train.kernels.values import Mask, Vector
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from calo_train.nn.spline_code import denominator, find_bin
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from calo_train.kernels.code import Mask, Vector
+    from calo_train.kernels.values import Mask, Vector
     from calo_train.nn.spline_code import BinCode, SidesCode, SplineKind, SplineSettings
 
 

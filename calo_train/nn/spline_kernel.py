@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calo_train.errors import MachineError
-from calo_train.kernels.code import PRECISIONS, Code, Integer, Vector
+from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, compile_library, this_machine
 from calo_train.kernels.mathematics import log
 from calo_train.kernels.threads import run_in_ranges
+from calo_train.kernels.values import PRECISIONS, Integer, Vector
 from calo_train.nn.spline_code import SplineKind, SplineSettings, invert_spline
 from calo_train.nn.spline_gradient_code import PointCode, write_parameter_gradients
 

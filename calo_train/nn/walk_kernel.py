@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calo_train.kernels.code import PRECISIONS, Code, Integer, Pointer, Precision, Vector
+from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
 from calo_train.kernels.threads import run_in_ranges
+from calo_train.kernels.values import PRECISIONS, Integer, Pointer, Precision, Vector
 from calo_train.nn import walk_program as fields
 
 if TYPE_CHECKING:
