@@ -10,7 +10,7 @@ Each request is drawn whole, flows, noise, cut, tiles and file; loading and pack
 given beside it, since it happens once. The pieces are those of one tile on one thread. Peak memory
 is that of processes which draw n and 10 n showers (Linux).
 
-    python benchmarks/sampling.py [--number 3000] [--rounds 3]
+    python benchmarks/sampling.py [--number 4000] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def measure(number: int, rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--number", type=int, default=3000)
+    parser.add_argument("--number", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
