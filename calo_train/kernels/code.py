@@ -10,42 +10,26 @@ on its own numbers alone.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from llvmlite import ir
+
+from calo_train.kernels.values import (
+    INDEX,
+    Bits,
+    Condition,
+    Count,
+    Integer,
+    Pointer,
+    Precision,
+    Variable,
+    Vector,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-_INDEX = ir.IntType(64)
 _POINTER = ir.PointerType()
-
-Number: TypeAlias = "float | Vector"
-Count: TypeAlias = "int | Integer"
-
-
-@dataclass(frozen=True)
-class Precision:
-    """A floating-point format: its bits, those of its mantissa and the bias of its exponent."""
-
-    name: str
-    bits: int
-    mantissa_bits: int
-    bias: int
-
-    @property
-    def num_bytes(self) -> int:
-        return self.bits // 8
-
-    @property
-    def scalar(self) -> ir.Type:
-        return ir.FloatType() if self.bits == 32 else ir.DoubleType()
-
-
-FLOAT32 = Precision("float32", 32, 23, 127)
-FLOAT64 = Precision("float64", 64, 52, 1023)
-PRECISIONS = {precision.name: precision for precision in (FLOAT32, FLOAT64)}
 
 
 class Code:
@@ -64,7 +48,7 @@ class Code:
         precision: Precision,
         lanes: int,
     ) -> None:
-        kinds = {"pointer": _POINTER, "integer": _INDEX, "double": ir.DoubleType()}
+        kinds = {"pointer": _POINTER, "integer": INDEX, "double": ir.DoubleType()}
         signature = ir.FunctionType(ir.VoidType(), [kinds[kind] for _, kind in arguments])
         function = ir.Function(module, signature, name)
         self._module = module
@@ -78,6 +62,7 @@ class Code:
         self._first_block = self.builder.block
         self.precision = precision
         self.lanes = lanes
+        self._constants: dict[str, ir.Constant] = {}  # writing one down is most of the work
 
     @property
     def vector_type(self) -> ir.Type:
@@ -109,7 +94,10 @@ class Code:
 
     def constant(self, value: float) -> Vector:
         """Give one number in every lane."""
-        return Vector(self, ir.Constant(self.vector_type, [value] * self.lanes))
+        name = repr(float(value))  # tells -0.0 from 0.0, which as keys would be one
+        if name not in self._constants:
+            self._constants[name] = ir.Constant(self.vector_type, [value] * self.lanes)
+        return Vector(self, self._constants[name])
 
     def bits(self, value: int) -> Bits:
         """Give one bit pattern in every lane."""
@@ -121,7 +109,7 @@ class Code:
 
     def index(self, value: Count) -> Integer:
         """Give an integer."""
-        return value if isinstance(value, Integer) else Integer(self, ir.Constant(_INDEX, value))
+        return value if isinstance(value, Integer) else Integer(self, ir.Constant(INDEX, value))
 
     def spread(self, scalar: ir.Value) -> Vector:
         """Put one scalar into every lane."""
@@ -150,15 +138,25 @@ class Code:
         )
         return Vector(self, self.builder.call(function, [item.value for item in arguments]))
 
+    def prefetch(self, place: Pointer, *, to_write: bool) -> None:
+        """Ask for the cache line of a place, which may lie outside of its array."""
+        name, flag = "llvm.prefetch.p0", ir.IntType(32)
+        function = self._module.globals.get(name) or ir.Function(
+            self._module, ir.FunctionType(ir.VoidType(), [_POINTER, flag, flag, flag]), name
+        )
+        keep, data = 3, 1  # in all levels of the cache; not code
+        flags = [ir.Constant(flag, value) for value in (int(to_write), keep, data)]
+        self.builder.call(function, [place.value, *flags])
+
     @contextmanager
     def loop(self, start: Count, stop: Count, step: Count = 1) -> Iterator[Integer]:
         """Repeat the body of a with-block for start, start + step, ... below stop."""
-        counter = self._entry.alloca(_INDEX)
+        counter = self._entry.alloca(INDEX)
         self.builder.store(self.index(start).value, counter)
         head, body, end = (self._function.append_basic_block(name) for name in _LOOP_BLOCKS)
         self.builder.branch(head)
         self.builder.position_at_end(head)
-        now = self.builder.load(counter, typ=_INDEX)
+        now = self.builder.load(counter, typ=INDEX)
         is_inside = self.builder.icmp_signed("<", now, self.index(stop).value)
         self.builder.cbranch(is_inside, body, end)
         self.builder.position_at_end(body)
@@ -179,7 +177,7 @@ class Code:
         switch = self.builder.switch(kind.value, end)
         for number, write in cases:
             block = self._function.append_basic_block("case")
-            switch.add_case(ir.Constant(_INDEX, number), block)
+            switch.add_case(ir.Constant(INDEX, number), block)
             self.builder.position_at_end(block)
             write()
             self.builder.branch(end)
@@ -187,257 +185,3 @@ class Code:
 
 
 _LOOP_BLOCKS = ("head", "inside", "behind")
-
-
-@dataclass(frozen=True, eq=False)
-class Integer:
-    """A 64-bit integer of the running kernel."""
-
-    code: Code
-    value: ir.Value
-
-    def __add__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.add(self.value, self._of(other)))
-
-    def __sub__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.sub(self.value, self._of(other)))
-
-    def __mul__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.mul(self.value, self._of(other)))
-
-    def __floordiv__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.sdiv(self.value, self._of(other)))
-
-    def __lt__(self, other: Count) -> Condition:
-        return self._compared("<", other)
-
-    def __ge__(self, other: Count) -> Condition:
-        return self._compared(">=", other)
-
-    def minimum(self, other: Count) -> Integer:
-        """Give the smaller of two."""
-        is_less = self._compared("<", other).value
-        return Integer(self.code, self.code.builder.select(is_less, self.value, self._of(other)))
-
-    def as_bits(self) -> Bits:
-        """Give the low bits, as many as a number of the kernel has, in every lane."""
-        code, value = self.code, self.value
-        if code.precision.bits < _INDEX.width:
-            value = code.builder.trunc(value, code.bits_type.element)
-        return Bits(code, code.in_lanes(value, code.bits_type))
-
-    def _compared(self, relation: str, other: Count) -> Condition:
-        compared = self.code.builder.icmp_signed(relation, self.value, self._of(other))
-        return Condition(compared)
-
-    def _of(self, other: Count) -> ir.Value:
-        return self.code.index(other).value
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """Whether something holds, for `Code.when`."""
-
-    value: ir.Value
-
-
-@dataclass(frozen=True, eq=False)
-class Pointer:
-    """The start of an array; what lies there is said where it is read."""
-
-    code: Code
-    value: ir.Value
-
-    def at(self, offset: Count) -> Pointer:
-        """Move on by `offset` numbers of the kernel's precision."""
-        return self._moved(offset, self.code.precision.scalar)
-
-    def integer(self, index: Count) -> Integer:
-        """Read the 64-bit integer number `index`."""
-        place = self._moved(index, _INDEX)
-        return Integer(self.code, self.code.builder.load(place.value, typ=_INDEX))
-
-    def vector(self, offset: Count = 0) -> Vector:
-        """Read a vector that starts at number `offset`."""
-        code = self.code
-        place, align = self.at(offset).value, code.precision.num_bytes
-        return Vector(code, code.builder.load(place, align=align, typ=code.vector_type))
-
-    def spread(self, offset: Count = 0) -> Vector:
-        """Read number `offset` into every lane."""
-        code = self.code
-        place = self.at(offset).value
-        return code.spread(code.builder.load(place, typ=code.precision.scalar))
-
-    def store(self, vector: Vector, offset: Count = 0) -> None:
-        """Write a vector from number `offset` on."""
-        code = self.code
-        place = self.at(offset).value
-        code.builder.store(vector.value, place, align=code.precision.num_bytes)
-
-    def copy_number(self, offset: Count, source: Pointer, source_offset: Count) -> None:
-        """Write number `offset`, read from number `source_offset` of another array."""
-        code = self.code
-        scalar = code.precision.scalar
-        number = code.builder.load(source.at(source_offset).value, typ=scalar)
-        code.builder.store(number, self.at(offset).value)
-
-    def _moved(self, offset: Count, kind: ir.Type) -> Pointer:
-        index = self.code.index(offset).value
-        return Pointer(self.code, self.code.builder.gep(self.value, [index], source_etype=kind))
-
-
-@dataclass(frozen=True, eq=False)
-class Vector:
-    """One number in each lane."""
-
-    code: Code
-    value: ir.Value
-
-    def __add__(self, other: Number) -> Vector:
-        return self._with(self.code.builder.fadd, other)
-
-    def __sub__(self, other: Number) -> Vector:
-        return self._with(self.code.builder.fsub, other)
-
-    def __mul__(self, other: Number) -> Vector:
-        return self._with(self.code.builder.fmul, other)
-
-    def __truediv__(self, other: Number) -> Vector:
-        return self._with(self.code.builder.fdiv, other)
-
-    def __radd__(self, other: float) -> Vector:
-        return self.code.constant(other) + self
-
-    def __rsub__(self, other: float) -> Vector:
-        return self.code.constant(other) - self
-
-    def __rmul__(self, other: float) -> Vector:
-        return self.code.constant(other) * self
-
-    def __rtruediv__(self, other: float) -> Vector:
-        return self.code.constant(other) / self
-
-    def __neg__(self) -> Vector:
-        return Vector(self.code, self.code.builder.fneg(self.value))
-
-    def __lt__(self, other: Number) -> Mask:
-        return self._compared("<", other)
-
-    def __le__(self, other: Number) -> Mask:
-        return self._compared("<=", other)
-
-    def __gt__(self, other: Number) -> Mask:
-        return self._compared(">", other)
-
-    def __ge__(self, other: Number) -> Mask:
-        return self._compared(">=", other)
-
-    def times_plus(self, factor: Number, summand: Number) -> Vector:
-        """Give self * factor + summand, fused to one rounding where the machine can."""
-        factor, summand = self._of(factor), self._of(summand)
-        return self.code.intrinsic("fmuladd", self, factor, summand)
-
-    def sqrt(self) -> Vector:
-        """Give the square root."""
-        return self.code.intrinsic("sqrt", self)
-
-    def absolute(self) -> Vector:
-        """Give the magnitude."""
-        return self.code.intrinsic("fabs", self)
-
-    def maximum(self, other: Number) -> Vector:
-        """Give the larger; `other` where this one is NaN."""
-        return (self > other).select(self, other)
-
-    def minimum(self, other: Number) -> Vector:
-        """Give the smaller; `other` where this one is NaN."""
-        return (self < other).select(self, other)
-
-    def as_bits(self) -> Bits:
-        """Give the bit patterns of the numbers."""
-        return Bits(self.code, self.code.builder.bitcast(self.value, self.code.bits_type))
-
-    def _with(
-        self, instruction: Callable[[ir.Value, ir.Value], ir.Value], other: Number
-    ) -> Vector:
-        return Vector(self.code, instruction(self.value, self._of(other).value))
-
-    def _compared(self, relation: str, other: Number) -> Mask:
-        compare = self.code.builder.fcmp_ordered
-        return Mask(self.code, compare(relation, self.value, self._of(other).value))
-
-    def _of(self, other: Number) -> Vector:
-        return other if isinstance(other, Vector) else self.code.constant(other)
-
-
-@dataclass(frozen=True, eq=False)
-class Mask:
-    """Whether something holds in each lane; comparisons with NaN do not."""
-
-    code: Code
-    value: ir.Value
-
-    def select(self, when_true: Number, when_false: Number) -> Vector:
-        """Choose lane by lane."""
-        code = self.code
-        chosen = [
-            item if isinstance(item, Vector) else code.constant(item)
-            for item in (when_true, when_false)
-        ]
-        return Vector(code, code.builder.select(self.value, chosen[0].value, chosen[1].value))
-
-
-@dataclass(frozen=True, eq=False)
-class Bits:
-    """An unsigned integer in each lane, as wide as the kernel's numbers."""
-
-    code: Code
-    value: ir.Value
-
-    def __add__(self, other: Bits) -> Bits:
-        return Bits(self.code, self.code.builder.add(self.value, other.value))
-
-    def __sub__(self, other: Bits) -> Bits:
-        return Bits(self.code, self.code.builder.sub(self.value, other.value))
-
-    def __mul__(self, other: Bits) -> Bits:
-        return Bits(self.code, self.code.builder.mul(self.value, other.value))
-
-    def __and__(self, other: Bits) -> Bits:
-        return Bits(self.code, self.code.builder.and_(self.value, other.value))
-
-    def __or__(self, other: Bits) -> Bits:
-        return Bits(self.code, self.code.builder.or_(self.value, other.value))
-
-    def __xor__(self, other: Bits) -> Bits:
-        return Bits(self.code, self.code.builder.xor(self.value, other.value))
-
-    def shifted_left(self, places: int) -> Bits:
-        """Move the bits up, zeros follow."""
-        return Bits(self.code, self.code.builder.shl(self.value, self.code.bits(places).value))
-
-    def shifted_right(self, places: int) -> Bits:
-        """Move the bits down, zeros follow."""
-        return Bits(self.code, self.code.builder.lshr(self.value, self.code.bits(places).value))
-
-    def as_numbers(self) -> Vector:
-        """Read the bit patterns as floating-point numbers."""
-        return Vector(self.code, self.code.builder.bitcast(self.value, self.code.vector_type))
-
-
-@dataclass(frozen=True, eq=False)
-class Variable:
-    """A vector that a loop carries on; the optimiser keeps it in a register."""
-
-    code: Code
-    place: ir.Value
-
-    def get(self) -> Vector:
-        """Give the present value."""
-        value = self.code.builder.load(self.place, typ=self.code.vector_type)
-        return Vector(self.code, value)
-
-    def set(self, value: Vector) -> None:
-        """Give it a new value."""
-        self.code.builder.store(value.value, self.place)

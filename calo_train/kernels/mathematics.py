@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calo_train.kernels.code import Precision, Vector
+    from calo_train.kernels.values import Precision, Vector
 
 _EXP_DEGREE = {32: 7, 64: 13}  # of the Taylor polynomial on |r| <= ln(2) / 2
 _LOG_TERMS = {32: 5, 64: 11}  # of the odd series in (m - 1) / (m + 1), to s^9 and s^21

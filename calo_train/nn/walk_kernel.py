@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calo_train.kernels.code import PRECISIONS, Code, Integer, Pointer, Precision, Vector
+from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
 from calo_train.kernels.threads import run_in_ranges
+from calo_train.kernels.values import PRECISIONS, Integer, Pointer, Precision, Vector
 from calo_train.nn import walk_program as fields
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class CompiledWalk:
 
         def work(first: int, end: int) -> None:
             middle = first + (end - first) // self._wide.lanes * self._wide.lanes
-            if end - middle > self._wide.lanes // 2:
+            if end - middle > self._wide.lanes // 4:
                 middle = end  # a wide tile with some lanes idle beats several narrow ones
             self._run("wide", self._wide, (noise, context, features, log_det), first, middle)
             self._run("narrow", self._narrow, (noise, context, features, log_det), middle, end)

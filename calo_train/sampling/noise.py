@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import MachineError
-from calo_train.kernels.code import FLOAT64, Bits, Code, Vector
+from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, compile_library, this_machine
 from calo_train.kernels.mathematics import cos_and_sin_of_turns, log
+from calo_train.kernels.values import FLOAT64, Bits, Vector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from calo_train.kernels.threads import run_in_ranges
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from calo_train.kernels.code import Vector
+    from calo_train.kernels.values import Vector
 
 VALUES = np.arange(64, dtype=np.float64)
 

@@ -14,8 +14,8 @@ from calo_train.kernels.compiler import this_machine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from calo_train.kernels.code import Vector
     from calo_train.kernels.compiler import Machine
+    from calo_train.kernels.values import Vector
 
 UNITS = 4.0  # in the last place; seen are 2.4
 

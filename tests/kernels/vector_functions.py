@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calo_train.kernels.code import PRECISIONS, Code, Vector
+from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
+from calo_train.kernels.values import PRECISIONS, Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

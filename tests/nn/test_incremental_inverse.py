@@ -130,6 +130,22 @@ def test_spline_settings_are_read_from_the_transform(options: dict[str, object])
     assert_equals_nflows(stirred(spline(6, 12, None, **options)), noise, None)
 
 
+@pytest.mark.parametrize("backend", ["compiled", "torch", "reference"])
+def test_splines_without_tails_are_inverted_on_their_domain(backend: str) -> None:
+    torch.manual_seed(8)
+    stack = stirred(CompositeTransform([spline(6, 12, 2, tails=None) for _ in range(2)]))
+    noise, context = torch.rand(20, 6).double(), torch.randn(20, 2).double()
+    noise[0, 0], noise[1] = 1.0, 0.0
+    packed = pack(stack, backend=backend)
+    found, log_det = packed.inverse_with_log_det(noise, context)
+    with torch.no_grad():
+        expected, expected_log_det = stack.inverse(noise, context)
+    torch.testing.assert_close(found, expected, rtol=0, atol=EXACT)
+    torch.testing.assert_close(log_det, expected_log_det, rtol=0, atol=LOG_DET)
+    with pytest.raises(UsageError, match=r"left \[0, 1\]"):
+        packed.inverse(noise - 1e-3, context)
+
+
 def test_net_that_tells_its_width_has_scaled_widths_and_heights() -> None:
     """nflows divides them by sqrt(hidden) where the net has `hidden_features`; MADE has not."""
     torch.manual_seed(5)
@@ -221,7 +237,7 @@ def test_no_showers_give_no_features() -> None:
     [
         (LULinear(3), torch.zeros(2, 3), None, "LULinear"),
         (nn.Linear(3, 3), torch.zeros(2, 3), None, "Linear"),
-        (spline(3, 4, None, tails=None), torch.zeros(2, 3), None, "not linear"),
+        (spline(3, 4, None, tails=None), torch.tensor([[0.5] * 3, [1.1] * 3]), None, "rows 1"),
         (spline(3, 4, None, use_batch_norm=True), torch.zeros(2, 3), None, "batch norm"),
         (spline(3, 4, None, dropout_probability=0.5), torch.zeros(2, 3), None, "dropout"),
         (spline(3, 4, 2), torch.zeros(2, 3), None, "given was none"),

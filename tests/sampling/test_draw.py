@@ -65,7 +65,7 @@ class _LinearSampler(Sampler):
 @dataclass
 class _LinearFamily(Family):
     tile: int = TILE
-    parts_per_group: int | None = None
+    parts_per_group: int | str | None = None
     tiles_until_power_cut: int = 10**9
     largest_good_energy: float = 1e9
     bad_energy: float = float("nan")
