@@ -86,7 +86,7 @@ def test_bits_of_a_shower_do_not_depend_on_its_company(
 def test_a_machine_without_extensions_gives_the_same_features(
     flow: Flow, inputs: tuple[Tensor, Tensor], vector_bytes: int
 ) -> None:
-    """No AVX and no FMA, and registers of any width; wide ones are then taken apart by LLVM."""
+    """S5: without AVX and FMA, with registers of any width, features differ by rounding only."""
     known = this_machine()
     plain = "x86-64" if known.triple.startswith("x86_64") else "generic"
     machine = Machine(known.triple, plain, "", vector_bytes)
