@@ -25,6 +25,7 @@ from calo_train.training.metrics_file import EpochMetrics
 from calo_train.training.optimiser import GroupOptimiser
 from calo_train.training.parts import JointParts, Part, load_part_state, part_state
 from calo_train.training.randomness import keyed_generator, keyed_global_random, keyed_seed
+from calo_train.training.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +73,7 @@ class LikelihoodModule(LightningModule):
             self.stacks, settings, num_steps=num_epochs * len(self._train_stream)
         )
         self._validation_sums: list[Tensor] = []
+        self._side_by_side = SideBySide(1)
         self._preparation: BatchPreparation | None = None
         self._loaders: dict[str, DeviceBatches] = {}
 
@@ -140,14 +142,17 @@ class LikelihoodModule(LightningModule):
         batch = self._prepare.training(stored, random, self.dtype_of_flows)
         inputs = self._inputs(batch, random)
         self._optimiser.zero_grad()
-        losses = []
-        for stack in self.stacks:
-            # Dropout is the one user of torch's global generator, and never in a stack.
-            torch.manual_seed(keyed_seed(self._seed, "dropout", stack.parts[0].name, *words))
-            of_stack = stack.losses([inputs(part.index) for part in stack.parts])
+
+        def carry_back(stack: JointParts) -> Tensor:
+            if not stack.is_deterministic:
+                # Dropout is the one user of torch's global generator.
+                torch.manual_seed(keyed_seed(self._seed, "dropout", stack.parts[0].name, *words))
+            losses = stack.losses([inputs(part.index) for part in stack.parts])
             # Divided by all showers of the batch: summed over processes this is the batch mean.
-            self.manual_backward(of_stack.sum() / stored.num_total)
-            losses.append(of_stack.detach())
+            self.manual_backward(losses.sum() / stored.num_total)
+            return losses.detach()
+
+        losses = self._side_by_side.map(carry_back, self.stacks)
         self._sum_gradients()
         self._require_finite(losses, self._clip_gradients(), batch, inputs)
         self._optimiser.step()
@@ -200,6 +205,20 @@ class LikelihoodModule(LightningModule):
             if decay is not None:
                 stack.move_average(decay)
 
+    def on_fit_start(self) -> None:
+        """Take stacks side by side on a CPU's threads, where one process has several."""
+        can_share = (
+            self.device.type == "cpu"
+            and self.trainer.world_size == 1
+            and all(stack.is_deterministic for stack in self.stacks)
+        )
+        num_threads = min(torch.get_num_threads(), len(self.stacks)) if can_share else 1
+        self._side_by_side = SideBySide(num_threads)
+
+    def on_fit_end(self) -> None:
+        """Give torch its threads back."""
+        self._side_by_side.close()
+
     def on_validation_epoch_start(self) -> None:
         """Start the sums of validation losses, and their number in the last place."""
         self._validation_sums = [
@@ -219,8 +238,12 @@ class LikelihoodModule(LightningModule):
         )
         batch = self._prepare.validation(stored, random, self.dtype_of_flows)
         inputs = self._inputs(batch, random)
-        for stack, sums in zip(self.stacks, self._validation_sums, strict=True):
-            losses = stack.judged_losses([inputs(part.index) for part in stack.parts])
+
+        def judged(stack: JointParts) -> Tensor:
+            return stack.judged_losses([inputs(part.index) for part in stack.parts])
+
+        all_losses = self._side_by_side.map(judged, self.stacks)
+        for losses, sums in zip(all_losses, self._validation_sums, strict=True):
             sums[:-1] += losses.double().sum(dim=1)
             sums[-1] += losses.shape[1]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from calo_train.nn.stacked_flows import JointFlows, join_flows
+from calo_train.nn.stacked_flows import JointFlows, StackedFlows, join_flows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,6 +95,11 @@ class JointParts(nn.Module):
                 average = copy.deepcopy(joined).requires_grad_(requires_grad=False)
             built.append(cls([parts[member] for member in members], joined, average))
         return built
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a pass draws no random numbers; any other density may hold dropout."""
+        return isinstance(self.flows, StackedFlows)
 
     @property
     def judged_flows(self) -> JointFlows:
