@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from calo_train.nn.flows import MaskedSplineFlow
 from calo_train.nn import pack
+from calo_train.nn.flows import MaskedSplineFlow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,40 +10,28 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from calo_train.errors import DataError
 from calo_train.evaluation.classifier import ClassifierResult, VoxelScale, classify
 from calo_train.evaluation.deposits import FloatArray, Grid
-from calo_train.evaluation.distances import (
-    Binning,
-    PooledOrder,
-    automatic_binning,
-    separation_power,
-)
-from calo_train.evaluation.floor import (
-    Halves,
-    Repeated,
-    half_splits,
-    matched_size,
-    mean_of_group,
-    repeated_separation,
-    repeated_spectrum,
-    repeated_wasserstein,
-)
+from calo_train.evaluation.floor import Halves, half_splits, matched_size
 from calo_train.evaluation.moments import repeated_correlations
-from calo_train.evaluation.observables import OBSERVABLES, Observable
-from calo_train.evaluation.results import Evaluation, ObservableResult, SampleResult, Settings
-from calo_train.evaluation.table import ShowerTable, measure, spectrum_edges, voxel_range
+from calo_train.evaluation.observable_distances import (
+    TablePair,
+    automatic_binnings,
+    compare_observables,
+)
+from calo_train.evaluation.results import Evaluation, SampleResult, Settings
+from calo_train.evaluation.spectrum import spectrum_edges, voxel_range
+from calo_train.evaluation.table import ShowerTable, measure
 from calo_train.progress import Progress
 from calo_train.quantities import format_energy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from calo_train.evaluation.distances import Binning
     from calo_train.evaluation.shower_set import ShowerSet
 
-SPECTRUM = "cell_energy_spectrum"
 _SPECTRUM_PROBABILITY = 1e-6  # of two equal incident spectra being called different
 _FEW_SHOWERS = 500
 _log = logging.getLogger(__name__)
@@ -71,7 +59,7 @@ def evaluate(samples: Sequence[ShowerSet], reference: ShowerSet, settings: Setti
         require_same_spectrum(sample.label, sample_table, reference.label, table)
     clock.lap("observables")
     size = matched_size(len(table), [len(other) for other in tables])
-    frame = _Frame(reference, table, grid, settings, _binnings(table), size)
+    frame = _Frame(reference, table, grid, settings, automatic_binnings(table, grid), size)
     results = tuple(
         _judge(sample, sample_table, frame, clock)
         for sample, sample_table in zip(samples, tables, strict=True)
@@ -137,129 +125,24 @@ class _Clock:
         self._last = now
 
 
-def _binnings(table: ShowerTable) -> dict[str, tuple[Binning, ...]]:
-    found = {}
-    for name, observable in OBSERVABLES.items():
-        values = table.observables[name]
-        columns = values.T if observable.is_per_layer else values[None]
-        found[name] = tuple(
-            automatic_binning(column, observable.scale, is_count=observable.is_count)
-            for column in columns
-        )
-    return found
-
-
 def _judge(sample: ShowerSet, table: ShowerTable, frame: _Frame, clock: _Clock) -> SampleResult:
     splits = frame.splits(len(table))
-    observables: list[ObservableResult] = []
-    layers: list[ObservableResult] = []
-    for name, observable in OBSERVABLES.items():
-        if observable.is_per_layer:
-            group, members = _compare_layers(frame, observable, table, splits)
-            observables.append(group)
-            layers += members
-        else:
-            columns = (frame.table.observables[name], table.observables[name])
-            (binning,) = frame.binnings[name]
-            observables.append(_compare(frame, observable, binning, columns, splits)[0])
-    observables.append(_compare_spectrum(frame, table, splits))
+    pair = TablePair(frame.table, table, frame.grid, splits)
+    compared = compare_observables(pair, frame.binnings)
     correlations = repeated_correlations(frame.table, table, splits).metric
     clock.lap("distances")
     classifier = _classify(sample, table, frame, splits)
     clock.lap("classifier")
     warnings = _sample_warnings(sample, table, frame)
     return SampleResult(
-        sample, table, tuple(observables), tuple(layers), correlations, classifier, warnings
-    )
-
-
-def _compare(
-    frame: _Frame,
-    observable: Observable,
-    binning: Binning,
-    columns: tuple[FloatArray, FloatArray],
-    splits: list[Halves],
-    *,
-    layer: int | None = None,
-) -> tuple[ObservableResult, Repeated, Repeated]:
-    reference, sample = columns
-    separation = repeated_separation(reference, sample, binning, splits)
-    wasserstein = repeated_wasserstein(reference, sample, splits)
-    whole = PooledOrder(sample, reference).distance(
-        np.arange(len(sample)), np.arange(len(reference))
-    )
-    words = observable.title if layer is None else f"{observable.title} {layer}"
-    result = ObservableResult(
-        name=observable.name if layer is None else f"{observable.name}_{layer:02d}",
-        title=observable.in_words_of(frame.grid, words),
-        symbol=observable.in_words_of(frame.grid, observable.symbol),
-        unit=observable.unit,
-        separation=separation.metric,
-        separation_all=separation_power(binning.counts(sample), binning.counts(reference)),
-        wasserstein=wasserstein.metric,
-        wasserstein_all=whole / (float(reference.std()) or 1.0),
-        num_bins=binning.num_bins,
-        outside_sample=binning.share_outside(sample),
-        outside_reference=binning.share_outside(reference),
-        layer=layer,
-    )
-    return result, separation, wasserstein
-
-
-def _compare_layers(
-    frame: _Frame,
-    observable: Observable,
-    table: ShowerTable,
-    splits: list[Halves],
-) -> tuple[ObservableResult, list[ObservableResult]]:
-    """Compare each layer, and their mean as one headline observable."""
-    references, samples = (
-        frame.table.observables[observable.name],
-        table.observables[observable.name],
-    )
-    compared = [
-        _compare(
-            frame,
-            observable,
-            binning,
-            (references[:, layer], samples[:, layer]),
-            splits,
-            layer=layer,
-        )
-        for layer, binning in enumerate(frame.binnings[observable.name])
-    ]
-    members = [result for result, _, _ in compared]
-    group = ObservableResult(
-        name=observable.name,
-        title=f"{observable.title}, mean over layers",
-        symbol=observable.symbol,
-        unit=observable.unit,
-        separation=mean_of_group([separation for _, separation, _ in compared]).metric,
-        separation_all=float(np.mean([member.separation_all for member in members])),
-        wasserstein=mean_of_group([wasserstein for _, _, wasserstein in compared]).metric,
-        wasserstein_all=float(np.mean([member.wasserstein_all or 0.0 for member in members])),
-        num_bins=max(member.num_bins for member in members),
-        outside_sample=float(np.mean([member.outside_sample for member in members])),
-        outside_reference=float(np.mean([member.outside_reference for member in members])),
-        is_group=True,
-    )
-    return group, members
-
-
-def _compare_spectrum(frame: _Frame, table: ShowerTable, splits: list[Halves]) -> ObservableResult:
-    reference, sample = frame.table.spectrum, table.spectrum
-    totals = [counts.sum(axis=0, dtype=np.float64) for counts in (sample, reference)]
-    outside = [float(total[-1] / max(total.sum(), 1.0)) for total in totals]
-    return ObservableResult(
-        name=SPECTRUM,
-        title="cell energy spectrum",
-        symbol=r"E_\mathrm{cell}",
-        unit="MeV",
-        separation=repeated_spectrum(reference, sample, splits).metric,
-        separation_all=separation_power(totals[0][:-1], totals[1][:-1]),
-        num_bins=reference.shape[1] - 1,
-        outside_sample=outside[0],
-        outside_reference=outside[1],
+        sample,
+        table,
+        compared.observables,
+        compared.layers,
+        correlations,
+        classifier,
+        warnings,
+        details=compared.details,
     )
 
 

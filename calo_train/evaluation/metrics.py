@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.table import ShowerTable
 
 SCHEMA = "calo-train/metrics"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _DIGITS = 10  # significant digits; the last ones of a float64 depend on the thread count
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 
@@ -87,9 +87,10 @@ def _names_of(showers: ShowerSet) -> dict[str, Any]:
 def _sample_of(result: SampleResult) -> dict[str, Any]:
     return {
         **_set_of(result.showers, result.table),
-        "verdict": result.ranking[0].verdict,
+        "verdict": result.verdict,
         "ranking": [entry.name for entry in result.ranking],
         "observables": {entry.name: _observable_of(entry) for entry in result.observables},
+        "details": {entry.name: _observable_of(entry) for entry in result.details},
         "layers": {entry.name: _observable_of(entry) for entry in result.layers},
         "correlations": _metric_of("mean_absolute_difference", result.correlations)
         | {"verdict": verdict_of(result.correlations.significance)},
@@ -130,6 +131,8 @@ def _observable_of(entry: ObservableResult) -> dict[str, Any]:
     if entry.wasserstein is not None and entry.wasserstein_all is not None:
         found |= _metric_of("wasserstein", entry.wasserstein)
         found["wasserstein_all_showers"] = _rounded(entry.wasserstein_all)
+    if entry.chi2 is not None:
+        found |= _metric_of("chi2", entry.chi2)
     return found
 
 

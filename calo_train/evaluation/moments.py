@@ -56,8 +56,11 @@ def central_interval(values: FloatArray) -> CentralInterval:
 
 def correlation_columns(table: ShowerTable) -> FloatArray:
     """Stack the correlated observables, (n, 12)."""
-    columns = {**table.observables, "incident_energy": table.incident_energy}
-    return np.stack([columns[name] for name in CORRELATED], axis=1)
+    columns = [
+        table.incident_energy if name == "incident_energy" else table.column(name)
+        for name in CORRELATED
+    ]
+    return np.stack(columns, axis=1)
 
 
 def correlation_matrix(columns: FloatArray) -> FloatArray:
@@ -120,7 +123,7 @@ def response_by_energy(table: ShowerTable, edges: FloatArray) -> EnergyBins:
         np.searchsorted(edges, table.incident_energy, side="right") - 1, 0, len(edges) - 2
     )
     filled = [index for index in range(len(edges) - 1) if np.count_nonzero(bins == index) >= 10]
-    response = table.observables["visible_fraction"]
+    response = table.column("visible_fraction")
     return EnergyBins(
         edges,
         np.asarray([table.incident_energy[bins == index].mean() for index in filled]),

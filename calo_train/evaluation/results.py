@@ -43,10 +43,12 @@ class ObservableResult:
     separation_all: float
     wasserstein: Metric | None = None  # in standard deviations of the reference
     wasserstein_all: float | None = None
+    chi2: Metric | None = None  # a degree of freedom, of the same histograms
     num_bins: int = 0
     outside_sample: float = 0.0
     outside_reference: float = 0.0
     layer: int | None = None
+    group: str | None = None  # the observable that a layer belongs to
     is_group: bool = False
 
     @property
@@ -64,7 +66,10 @@ class ObservableResult:
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
-    """One judged sample: headline observables, single layers, correlations, classifier."""
+    """One judged sample: headline observables, single layers, correlations, classifier.
+
+    `details` are further observables, for metrics.json rather than for tables.
+    """
 
     showers: ShowerSet
     table: ShowerTable
@@ -73,11 +78,23 @@ class SampleResult:
     correlations: Metric
     classifier: ClassifierResult | None
     warnings: tuple[str, ...]
+    details: tuple[ObservableResult, ...] = ()
+
+    def layers_of(self, name: str) -> tuple[ObservableResult, ...]:
+        """Give the single layers of an observable."""
+        return tuple(entry for entry in self.layers if entry.group == name)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of the headline observable that lies farthest above its floor."""
+        return verdict_of(max(entry.significance for entry in self.observables))
 
     @property
     def ranking(self) -> tuple[ObservableResult, ...]:
-        """Single observables and layers, the one that differs most first."""
-        single = [entry for entry in (*self.observables, *self.layers) if not entry.is_group]
+        """Single headline observables and layers of them, the one that differs most first."""
+        groups = {entry.name for entry in self.observables}
+        single = [entry for entry in self.observables if not entry.is_group]
+        single += [entry for entry in self.layers if entry.group in groups]
         return tuple(
             sorted(single, key=lambda entry: (-entry.significance, -entry.separation.value))
         )

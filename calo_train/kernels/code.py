@@ -267,6 +267,13 @@ class Pointer:
         number = code.builder.load(source.at(source_offset).value, typ=scalar)
         code.builder.store(number, self.at(offset).value)
 
+    def widen_number(self, offset: Count, source: Pointer, source_offset: Count) -> None:
+        """Write number `offset` of a float64 kernel from float32 number `source_offset`."""
+        builder = self.code.builder
+        place = source._moved(source_offset, ir.FloatType())
+        number = builder.fpext(builder.load(place.value, typ=ir.FloatType()), ir.DoubleType())
+        builder.store(number, self.at(offset).value)
+
     def _moved(self, offset: Count, kind: ir.Type) -> Pointer:
         index = self.code.index(offset).value
         return Pointer(self.code, self.code.builder.gep(self.value, [index], source_etype=kind))

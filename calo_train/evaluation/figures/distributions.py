@@ -41,7 +41,7 @@ def observable_figure(evaluation: Evaluation, name: str, section: str) -> Report
     symbol = observable.in_words_of(evaluation.grid, observable.symbol)
     (binning,) = evaluation.binnings[name]
     curves = sample_curves(
-        evaluation, lambda table: _shares(binning, table.observables[name], len(table))
+        evaluation, lambda table: _shares(binning, table.column(name), len(table))
     )
     figure, main, ratio = ratio_figure()
     _draw_panel(main, ratio, binning, curves)
@@ -154,7 +154,7 @@ def _layer_curves(
     evaluation: Evaluation, binning: Binning, layer: int
 ) -> tuple[Curve, list[Curve]]:
     def make(table: Any) -> tuple[FloatArray, FloatArray]:
-        return _shares(binning, table.observables["layer_energy"][:, layer], len(table))
+        return _shares(binning, table.column("layer_energy", layer), len(table))
 
     return sample_curves(evaluation, make)
 

@@ -41,7 +41,7 @@ def longitudinal_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     return _profile_figure(
         evaluation,
         edges,
-        lambda table: table.observables["layer_energy"],
+        lambda table: table.observables["layer_energy"].astype(np.float64, copy=False),
         name="longitudinal_profile",
         title="Longitudinal profile",
         words="layer",

@@ -67,7 +67,8 @@ def layer_separation_figure(evaluation: Evaluation, section: str) -> ReportFigur
     """Draw the separation power of every layer's energy with its floor."""
     figure = new_figure(6.2, 4.4)
     axes = figure.subplots()
-    entries = evaluation.samples[0].layers
+    energies = [result.layers_of("layer_energy") for result in evaluation.samples]
+    entries = energies[0]
     layers = np.asarray([entry.layer for entry in entries])
     floor = np.asarray([entry.separation.floor for entry in entries])
     spread = np.asarray([entry.separation.floor_error for entry in entries])
@@ -80,8 +81,8 @@ def layer_separation_figure(evaluation: Evaluation, section: str) -> ReportFigur
     for index, result in enumerate(evaluation.samples):
         axes.errorbar(
             layers,
-            [entry.separation.value for entry in result.layers],
-            yerr=[entry.separation.error for entry in result.layers],
+            [entry.separation.value for entry in energies[index]],
+            yerr=[entry.separation.error for entry in energies[index]],
             fmt="o", ms=4, elinewidth=1.1, label=result.showers.label,
             color=SAMPLE_COLOURS[index % len(SAMPLE_COLOURS)],
         )  # fmt: skip
@@ -98,7 +99,7 @@ def layer_separation_figure(evaluation: Evaluation, section: str) -> ReportFigur
         caption=f"Separation power of each layer's energy, {evaluation.size} showers against "
         f"{evaluation.size}. {caption_tail(evaluation)}",
         figure=figure,
-        numbers=_entry_numbers(evaluation, [result.layers for result in evaluation.samples]),
+        numbers=_entry_numbers(evaluation, energies),
     )
 
 
