@@ -14,6 +14,7 @@ from calo_train.errors import DataError
 from calo_train.evaluation.classifier import ClassifierResult, VoxelScale, classify
 from calo_train.evaluation.deposits import FloatArray, Grid
 from calo_train.evaluation.floor import Halves, half_splits, matched_size
+from calo_train.evaluation.further import further_distances
 from calo_train.evaluation.moments import repeated_correlations
 from calo_train.evaluation.observable_distances import (
     TablePair,
@@ -131,6 +132,8 @@ def _judge(sample: ShowerSet, table: ShowerTable, frame: _Frame, clock: _Clock) 
     compared = compare_observables(pair, frame.binnings)
     correlations = repeated_correlations(frame.table, table, splits).metric
     clock.lap("distances")
+    further = further_distances(pair, frame.reference, sample, frame.settings)
+    clock.lap("further distances")
     classifier = _classify(sample, table, frame, splits)
     clock.lap("classifier")
     warnings = _sample_warnings(sample, table, frame)
@@ -142,6 +145,7 @@ def _judge(sample: ShowerSet, table: ShowerTable, frame: _Frame, clock: _Clock) 
         correlations,
         classifier,
         warnings,
+        further,
         details=compared.details,
     )
 

@@ -93,7 +93,7 @@ def compare_observables(pair: TablePair, binnings: Mapping[str, tuple[Binning, .
         else:
             result = _compare(pair, observable, binnings[name][0]).result
         (headline if observable.is_headline else details).append(result)
-    return Compared((*headline, _compare_spectrum(pair)), tuple(details), tuple(layers))
+    return Compared((*headline, compare_spectrum(pair)), tuple(details), tuple(layers))
 
 
 def _compare(
@@ -152,7 +152,8 @@ def _compare_layers(
     return group, members
 
 
-def _compare_spectrum(pair: TablePair) -> ObservableResult:
+def compare_spectrum(pair: TablePair) -> ObservableResult:
+    """Compare the spectra of all voxels."""
     reference, sample = pair.reference.spectrum, pair.sample.spectrum
     totals = [counts.sum(axis=0, dtype=np.float64) for counts in (sample, reference)]
     outside = [float(total[-1] / max(total.sum(), 1.0)) for total in totals]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from calo_train.evaluation.deposits import FloatArray, Grid
     from calo_train.evaluation.distances import Binning
+    from calo_train.evaluation.further import FurtherDistances
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.evaluation.table import ShowerTable
 
@@ -78,6 +79,7 @@ class SampleResult:
     correlations: Metric
     classifier: ClassifierResult | None
     warnings: tuple[str, ...]
+    further: FurtherDistances
     details: tuple[ObservableResult, ...] = ()
 
     def layers_of(self, name: str) -> tuple[ObservableResult, ...]:
