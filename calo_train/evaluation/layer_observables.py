@@ -14,7 +14,7 @@ from calo_train.evaluation.observable import observable
 
 
 @observable(
-    "energy of layer", symbol=r"E_\mathrm{layer}", section="Depth", unit="MeV", scale="log",
+    "energy of layers", symbol=r"E_\mathrm{layer}", section="Depth", unit="MeV", scale="log",
     is_per_layer=True, is_exact=True,
 )  # fmt: skip
 def layer_energy(deposits: Deposits) -> FloatArray:
@@ -23,7 +23,7 @@ def layer_energy(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "energy share of layer", symbol=r"E_\mathrm{layer}/E_\mathrm{vis}", section="Depth",
+    "energy share of layers", symbol=r"E_\mathrm{layer}/E_\mathrm{vis}", section="Depth",
     is_per_layer=True, is_headline=False,
 )  # fmt: skip
 def layer_fraction(deposits: Deposits) -> FloatArray:
@@ -32,7 +32,7 @@ def layer_fraction(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "centroid along <x> of layer", symbol=r"\langle <x> \rangle_{layer}", section="Width",
+    "centroid along <x> of layers", symbol=r"\langle <x> \rangle_{layer}", section="Width",
     unit="mm", is_per_layer=True, is_exact=True,
 )  # fmt: skip
 def layer_centroid_x(deposits: Deposits) -> FloatArray:
@@ -41,7 +41,7 @@ def layer_centroid_x(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "centroid along <y> of layer", symbol=r"\langle <y> \rangle_{layer}", section="Width",
+    "centroid along <y> of layers", symbol=r"\langle <y> \rangle_{layer}", section="Width",
     unit="mm", is_per_layer=True, is_exact=True,
 )  # fmt: skip
 def layer_centroid_y(deposits: Deposits) -> FloatArray:
@@ -50,7 +50,7 @@ def layer_centroid_y(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "mean radius of layer", symbol=r"\langle r \rangle_{layer}", section="Width", unit="mm",
+    "mean radius of layers", symbol=r"\langle r \rangle_{layer}", section="Width", unit="mm",
     is_per_layer=True, needs="r", is_exact=True,
 )  # fmt: skip
 def layer_centroid_r(deposits: Deposits) -> FloatArray:
@@ -59,7 +59,7 @@ def layer_centroid_r(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "width along <x> of layer", symbol=r"\sigma_{<x>}", section="Width", unit="mm",
+    "width along <x> of layers", symbol=r"\sigma_{<x>}", section="Width", unit="mm",
     is_per_layer=True, is_exact=True,
 )  # fmt: skip
 def layer_width_x(deposits: Deposits) -> FloatArray:
@@ -68,7 +68,7 @@ def layer_width_x(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "width along <y> of layer", symbol=r"\sigma_{<y>}", section="Width", unit="mm",
+    "width along <y> of layers", symbol=r"\sigma_{<y>}", section="Width", unit="mm",
     is_per_layer=True, is_exact=True,
 )  # fmt: skip
 def layer_width_y(deposits: Deposits) -> FloatArray:
@@ -77,7 +77,7 @@ def layer_width_y(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "radial width of layer", symbol=r"\sigma_{r}", section="Width", unit="mm",
+    "radial width of layers", symbol=r"\sigma_{r}", section="Width", unit="mm",
     is_per_layer=True, needs="r", is_exact=True,
 )  # fmt: skip
 def layer_width_r(deposits: Deposits) -> FloatArray:
@@ -86,7 +86,7 @@ def layer_width_r(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "unbiased width along <x> of layer", symbol=r"s_{<x>}", section="Width", unit="mm",
+    "unbiased width along <x> of layers", symbol=r"s_{<x>}", section="Width", unit="mm",
     is_per_layer=True, is_headline=False,
 )  # fmt: skip
 def layer_spread_x(deposits: Deposits) -> FloatArray:
@@ -95,7 +95,7 @@ def layer_spread_x(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "unbiased width along <y> of layer", symbol=r"s_{<y>}", section="Width", unit="mm",
+    "unbiased width along <y> of layers", symbol=r"s_{<y>}", section="Width", unit="mm",
     is_per_layer=True, is_headline=False,
 )  # fmt: skip
 def layer_spread_y(deposits: Deposits) -> FloatArray:
@@ -104,7 +104,7 @@ def layer_spread_y(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "hits of layer", symbol=r"n_\mathrm{hit,layer}", section="Cells", is_count=True,
+    "hits of layers", symbol=r"n_\mathrm{hit,layer}", section="Cells", is_count=True,
     is_per_layer=True,
 )  # fmt: skip
 def layer_hits(deposits: Deposits) -> FloatArray:
@@ -113,7 +113,7 @@ def layer_hits(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "sparsity of layer", symbol=r"1 - n_\mathrm{hit}/n_\mathrm{voxel}", section="Cells",
+    "sparsity of layers", symbol=r"1 - n_\mathrm{hit}/n_\mathrm{voxel}", section="Cells",
     is_per_layer=True, is_headline=False,
 )  # fmt: skip
 def layer_sparsity(deposits: Deposits) -> FloatArray:
@@ -124,7 +124,7 @@ def layer_sparsity(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "share of the brightest voxel of layer", symbol=r"E_{(1)}/E_{layer}", section="Cells",
+    "brightest voxel's share of layers", symbol=r"E_{(1)}/E_{layer}", section="Cells",
     is_per_layer=True,
 )  # fmt: skip
 def layer_brightest_share(deposits: Deposits) -> FloatArray:
@@ -133,7 +133,7 @@ def layer_brightest_share(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "share of the second brightest voxel of layer", symbol=r"E_{(2)}/E_{layer}",
+    "second brightest voxel's share of layers", symbol=r"E_{(2)}/E_{layer}",
     section="Cells", is_per_layer=True, is_headline=False,
 )  # fmt: skip
 def layer_second_share(deposits: Deposits) -> FloatArray:
@@ -142,7 +142,7 @@ def layer_second_share(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "cosine with the next layer of layer", symbol=r"\cos(E_{l}, E_{l+1})", section="Depth",
+    "cosine between layers and the next", symbol=r"\cos(E_{l}, E_{l+1})", section="Depth",
     is_between_layers=True,
 )  # fmt: skip
 def layer_cosine(deposits: Deposits) -> FloatArray:
@@ -157,8 +157,8 @@ def layer_cosine(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "distance to the next centroid of layer", symbol=r"d_{l,l+1}", section="Width", unit="mm",
-    is_between_layers=True,
+    "centroid distance between layers and the next", symbol=r"d_{l,l+1}", section="Width",
+    unit="mm", is_between_layers=True,
 )  # fmt: skip
 def layer_distance(deposits: Deposits) -> FloatArray:
     """Length between the centroids of layers that follow each other; NaN if one is empty."""
@@ -166,8 +166,8 @@ def layer_distance(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "<x> to the next centroid of layer", symbol=r"\Delta <x>_{l,l+1}", section="Width",
-    unit="mm", is_between_layers=True, is_headline=False,
+    "centroid step along <x> between layers and the next", symbol=r"\Delta <x>_{l,l+1}",
+    section="Width", unit="mm", is_between_layers=True, is_headline=False,
 )  # fmt: skip
 def layer_distance_x(deposits: Deposits) -> FloatArray:
     """Difference of the centroids of layers that follow each other; NaN if one is empty."""
@@ -175,8 +175,8 @@ def layer_distance_x(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "<y> to the next centroid of layer", symbol=r"\Delta <y>_{l,l+1}", section="Width",
-    unit="mm", is_between_layers=True, is_headline=False,
+    "centroid step along <y> between layers and the next", symbol=r"\Delta <y>_{l,l+1}",
+    section="Width", unit="mm", is_between_layers=True, is_headline=False,
 )  # fmt: skip
 def layer_distance_y(deposits: Deposits) -> FloatArray:
     """The same along the second transverse coordinate."""

@@ -43,6 +43,11 @@ class Observable:
         first, second = grid.transverse_names
         return text.replace("<x>", _tex(first, text)).replace("<y>", _tex(second, text))
 
+    def title_of(self, grid: Grid, layer: int | None = None) -> str:
+        """Give the title in the detector's words, of one layer where it says "layers"."""
+        title = self.in_words_of(grid, self.title)
+        return title if layer is None else title.replace("layers", f"layer {layer}")
+
     def num_columns(self, grid: Grid) -> int:
         """Columns on a detector: layers, neighbours, 1, or 0 where it does not apply."""
         if self.needs not in grid.plan.names:

@@ -105,10 +105,9 @@ def _compare(
     whole = PooledOrder(sample, reference).distance(
         np.arange(len(sample)), np.arange(len(reference))
     )
-    words = observable.title if layer is None else f"{observable.title} {layer}"
     result = ObservableResult(
         name=observable.name if layer is None else f"{observable.name}_{layer:02d}",
-        title=observable.in_words_of(pair.grid, words),
+        title=observable.title_of(pair.grid, layer),
         symbol=observable.in_words_of(pair.grid, observable.symbol),
         unit=observable.unit,
         separation=separation.metric,
@@ -133,10 +132,9 @@ def _compare_layers(
         _compare(pair, observable, binning, layer) for layer, binning in enumerate(binnings)
     ]
     members = [entry.result for entry in compared]
-    words = f"{observable.title}, mean over layers"
     group = ObservableResult(
         name=observable.name,
-        title=observable.in_words_of(pair.grid, words),
+        title=f"{observable.title_of(pair.grid)}, mean",
         symbol=observable.in_words_of(pair.grid, observable.symbol),
         unit=observable.unit,
         separation=mean_of_group([entry.separation for entry in compared]).metric,

@@ -110,10 +110,10 @@ def compare_officially(pair: TablePair, threshold: float) -> OfficialResult | No
         )
     groups, members = [], []
     for name, (title, unit, histograms) in _histograms(dataset, pair).items():
-        group, found = _compare(pair, name, f"{title}, official bins", unit, histograms)
+        group, found = _compare(pair, name, title, unit, histograms)
         groups.append(group)
         members += found
-    spectrum = replace(compare_spectrum(pair), title="cell energy spectrum, official bins")
+    spectrum = compare_spectrum(pair)
     return OfficialResult(dataset.name, (*groups, spectrum), tuple(members))
 
 
@@ -132,7 +132,7 @@ def _histograms(
     ]
     found = {
         "visible_fraction": ("visible over incident energy", "", [total]),
-        "layer_energy": ("energy of layer", "MeV", energies),
+        "layer_energy": ("energy of layers", "MeV", energies),
     }
     for name, shape in _SHAPE_RANGES.items():
         found[name] = (
@@ -150,9 +150,9 @@ def _histograms(
         OfficialHistogram(ids[index], _sparsity(index, layer.num_voxels), _linear((0.0, 1.0), 20))
         for index, layer in enumerate(geometry.layers)
     ]
-    found["layer_sparsity"] = ("sparsity of layer", "", sparsities)
+    found["layer_sparsity"] = ("sparsity of layers", "", sparsities)
     if dataset.has_single_energies and (at_energies := _single_energies(dataset, pair)):
-        title = "visible over incident energy at"
+        title = "visible over incident energy at single energies"
         found["visible_fraction_at"] = (title, "", at_energies)
     return found
 
@@ -180,12 +180,12 @@ class _ShapeRange:
 _CENTRE, _WIDTH = partial(_ShapeRange, is_signed=True), _ShapeRange
 _RADIAL = partial(_ShapeRange, wide_layers=(12, 13, 14), is_radial=True)
 _SHAPE_RANGES = {
-    "layer_centroid_x": _CENTRE("centre of energy in eta of layer", 30, 100, 500),
-    "layer_centroid_y": _CENTRE("centre of energy in phi of layer", 30, 100, 500),
-    "layer_width_x": _WIDTH("width in eta of layer", 30, 100, 400),
-    "layer_width_y": _WIDTH("width in phi of layer", 30, 100, 400),
-    "layer_centroid_r": _RADIAL("centre of energy in r of layer", 42, 500, 1500),
-    "layer_width_r": _RADIAL("width in r of layer", 20, 500, 1500),
+    "layer_centroid_x": _CENTRE("centre of energy in eta of layers", 30, 100, 500),
+    "layer_centroid_y": _CENTRE("centre of energy in phi of layers", 30, 100, 500),
+    "layer_width_x": _WIDTH("width in eta of layers", 30, 100, 400),
+    "layer_width_y": _WIDTH("width in phi of layers", 30, 100, 400),
+    "layer_centroid_r": _RADIAL("centre of energy in r of layers", 42, 500, 1500),
+    "layer_width_r": _RADIAL("width in r of layers", 20, 500, 1500),
 }
 
 
@@ -236,7 +236,7 @@ def _compare(
         replace(
             found,
             name=f"{name}_{histogram.label:02d}",
-            title=f"{title} {histogram.label}",
+            title=_single(title, histogram.label),
             unit=unit,
             layer=histogram.label,
             group=name,
@@ -253,6 +253,11 @@ def _compare(
         is_group=len(members) > 1,
     )
     return group, members if group.is_group else []
+
+
+def _single(title: str, label: int) -> str:
+    """Name one histogram of many."""
+    return title.replace("layers", f"layer {label}").replace("single energies", f"{label} MeV")
 
 
 def _compare_one(
