@@ -11,6 +11,13 @@ import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
+from calo_train.cli.judging import (
+    Compare,
+    FailIf,
+    compare_files,
+    parse_conditions,
+    require_targets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +28,7 @@ app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_mark
 
 
 Targets = Annotated[
-    list[Path], typer.Argument(help="Run folders, generator folders or files of showers.")
+    list[Path] | None, typer.Argument(help="Run folders, generator folders or files of showers.")
 ]
 Reference = Annotated[
     list[str] | None,
@@ -51,7 +58,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.command()
 def evaluate(
-    targets: Targets,
+    targets: Targets = None,
     *,
     reference: Reference = None,
     out: Out = None,
@@ -61,6 +68,8 @@ def evaluate(
     seed: Seed = 0,
     classifier_runs: Runs = 3,
     extrapolate: Extrapolate = False,
+    compare: Compare = None,
+    fail_conditions: FailIf = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -72,10 +81,15 @@ def evaluate(
     generator is sampled at the reference's conditions; several targets share one report.
     """
     request = InputRequest(
-        targets, tuple(reference or ()), dataset, threshold, seed, number, extrapolate
+        targets or [], tuple(reference or ()), dataset, threshold, seed, number, extrapolate
     )
 
     def command() -> None:
+        conditions = parse_conditions(fail_conditions)
+        if compare is not None:
+            compare_files(*compare, conditions, is_json=as_json)
+            return
+        require_targets(request.targets)
         inputs = open_inputs(request)
         folder = inputs.report if out is None else out.expanduser()
         page, metrics = _report(
@@ -85,13 +99,16 @@ def evaluate(
             from calo_train.evaluation.report_folder import as_json as to_text
 
             print(to_text(metrics), end="")
-            return
-        from calo_train.evaluation.terminal import summary
+        else:
+            from calo_train.evaluation.terminal import summary
 
-        print(summary(metrics))
-        print(f"\nreport: {page}")
-        if not quiet:
-            print(f"next: {_next(page)}")
+            print(summary(metrics))
+            print(f"\nreport: {page}")
+            if not quiet:
+                print(f"next: {_next(page)}")
+        from calo_train.evaluation.conditions import require_none_holds
+
+        require_none_holds(conditions, metrics, page.with_name("metrics.json"))
 
     _finish(command, quiet=quiet, debug=debug)
 

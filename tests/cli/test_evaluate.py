@@ -183,3 +183,25 @@ def test_an_unfinished_run_says_which_parts_are_missing(finished_run, tmp_path):
     next((finished_run / "stages").glob("*/parts/*.safetensors")).unlink()
     done = commands.run("calo-eval", str(finished_run), cwd=tmp_path)
     commands.require_message(done, 3, "not finished: 1 parts")
+
+
+def test_results_are_compared_and_checked_by_scripts(pair, tmp_path):
+    """E11: 0 when no condition holds, 6 when one does, with the report written."""
+    sample, reference = pair
+    base = ("calo-eval", sample, "--reference", reference, *FAST, "--out", "one")
+    passed = commands.run(*base, "--fail-if", "num_hits.separation>0.9", cwd=tmp_path)
+    assert passed.returncode == 0, passed.stderr
+    failed = commands.run(*base, "--fail-if", "num_hits.separation>=0", cwd=tmp_path)
+    commands.require_message(failed, 6, "num_hits.separation>=0 holds", "metrics.json")
+    assert "report: one" in failed.stdout
+    compared = commands.run("calo-eval", "--compare", "one", "one/metrics.json", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert "0 worse, 0 better" in compared.stdout
+    unknown = commands.run(
+        "calo-eval", "--compare", "one", "one", "--fail-if", "num_hit.separation>1", cwd=tmp_path
+    )
+    commands.require_message(unknown, 2, "nearest: num_hits.separation")
+    commands.require_message(
+        commands.run(*base, "--fail-if", "num_hits", cwd=tmp_path), 2, "not a condition"
+    )
+    commands.require_message(commands.run("calo-eval", cwd=tmp_path), 2, "nothing to judge")
