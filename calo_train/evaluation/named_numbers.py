@@ -1,7 +1,8 @@
 """Numbers of a metrics.json by name: the dotted path inside a sample, or any unique end of it.
 
 `observables.num_hits.separation` and `num_hits.separation` are one number; `separation` alone is
-many, and is refused with what it could mean. Names of blocks beside the samples (`settings`,
+many, and is refused with what it could mean. The headline `observables` come before others of the
+same name. Names of blocks beside the samples (`settings`,
 `reference`) begin at the top.
 """
 
@@ -81,8 +82,10 @@ def values_of(metrics: Mapping[str, Any], name: str) -> dict[str, float]:
 def _resolve(name: str, known: set[str]) -> str:
     """Give the one path that a name means."""
     meant = {name} if name in known else {path for path in known if path.endswith(f".{name}")}
-    if len(meant) == 1:
-        return meant.pop()
+    headline = {path for path in meant if path.startswith("observables.")}
+    for choice in (meant, headline):
+        if len(choice) == 1:
+            return choice.pop()
     if not meant:
         ends = {".".join(path.split(".")[-count:]) for path in known for count in (1, 2, 3)}
         raise UsageError(
@@ -90,7 +93,8 @@ def _resolve(name: str, known: set[str]) -> str:
             where=METRICS_FILE,
             do=f"use a name that exists; {nearest_names(name, ends | known)}",
         )
-    shown = ", ".join(sorted(meant)[:_NUM_SHOWN]) + (", ..." if len(meant) > _NUM_SHOWN else "")
+    ordered = sorted(meant, key=lambda path: (path not in headline, path))
+    shown = ", ".join(ordered[:_NUM_SHOWN]) + (", ..." if len(meant) > _NUM_SHOWN else "")
     raise UsageError(
         f"'{name}' may mean {len(meant)} numbers", where=METRICS_FILE, do=f"say which: {shown}"
     )

@@ -42,7 +42,7 @@ def test_numbers_beside_the_samples_have_no_label(metrics):
 def test_ambiguous_and_unknown_names_list_what_they_could_be(metrics):
     with pytest.raises(UsageError, match="may mean") as caught:
         values_of(metrics, "separation")
-    assert "layers.layer_energy_00.separation" in caught.value.do
+    assert "say which: observables." in caught.value.do
     with pytest.raises(UsageError, match="no number") as caught:
         values_of(metrics, "num_hit.separation")
     assert "num_hits.separation" in caught.value.do
