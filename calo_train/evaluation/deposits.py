@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from calo_train.evaluation.layer_sums import (
-    Energies,
-    FloatArray,
-    IndexArray,
-    LayerPlan,
-    LayerSums,
-    layer_sums,
-)
+from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray, LayerPlan
+from calo_train.evaluation.layer_sums import LayerSums, Sweep, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from calo_train.evaluation.spectrum import Counts, SpectrumBins
     from calo_train.geometry import Axis, Geometry
 
 __all__ = [
@@ -65,10 +60,9 @@ class Grid:
         """Prepare the coordinates and weights of a geometry."""
         plan = LayerPlan.of(geometry)
         profiles = {profile.name: profile for profile in _profiles(geometry)}
-        _, a_voxel_of_cell = np.unique(plan.cell_of_voxel, return_index=True)
         weights = {
             name: np.equal.outer(
-                profile.bin_of_voxel[a_voxel_of_cell], np.arange(profile.num_bins)
+                profile.bin_of_voxel[plan.voxel_of_cell], np.arange(profile.num_bins)
             ).astype(np.float64)
             for name, profile in profiles.items()
         }
@@ -93,6 +87,7 @@ class Deposits:
     incident_energy: FloatArray
     threshold: float
     grid: Grid
+    spectrum: SpectrumBins
 
     def __len__(self) -> int:
         return len(self.raw_energies)
@@ -103,9 +98,19 @@ class Deposits:
         return apply_threshold(self.raw_energies, self.threshold)
 
     @cached_property
+    def swept(self) -> Sweep:
+        """All that one sweep over the voxels gives."""
+        return sweep(self.grid.plan, self.raw_energies, self.threshold, self.spectrum)
+
+    @property
     def layers(self) -> LayerSums:
         """Sums of each layer."""
-        return layer_sums(self.grid.plan, self.raw_energies, self.threshold)
+        return self.swept.layers
+
+    @property
+    def spectrum_counts(self) -> Counts:
+        """Voxels a shower in the bins of the cell spectrum, the last column outside."""
+        return self.spectrum.folded(self.swept.counts)
 
     @property
     def layer_energies(self) -> FloatArray:
@@ -159,8 +164,9 @@ def apply_threshold(energies: Energies, threshold: float) -> Energies:
 
 def ratio(numerator: FloatArray, denominator: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
     """Divide; `otherwise` where the denominator is 0 (0 for what is empty, as in 2410.21611)."""
-    out = np.full_like(numerator, otherwise, dtype=np.float64)
-    return np.divide(numerator, denominator, out=out, where=denominator != 0)
+    # Anything over infinity is 0, over NaN it is NaN: quicker than dividing under a mask.
+    divisor = np.where(denominator != 0, denominator, np.nan if otherwise else np.inf)
+    return numerator / divisor
 
 
 def _profiles(geometry: Geometry) -> list[Profile]:

@@ -30,7 +30,7 @@ _SMALL = 1e-16  # the official regulator of empty bins
 
 @dataclass(frozen=True, eq=False)
 class Binning:
-    """Edges (bins + 1,) and whether they are equally spaced in the logarithm."""
+    """Edges (bins + 1,), equally spaced, in the logarithm where `is_log`."""
 
     edges: FloatArray
     is_log: bool
@@ -41,9 +41,16 @@ class Binning:
 
     def indices(self, values: FloatArray) -> IndexArray:
         """Give the bin of each value, [a, b) and the last closed; `num_bins` for those outside."""
-        bins = np.searchsorted(self.edges, values, side="right") - 1
-        bins[values == self.edges[-1]] = self.num_bins - 1
-        return np.where((bins < 0) | (bins >= self.num_bins), self.num_bins, bins)
+        edges = self.edges
+        is_inside = (values >= edges[0]) & (values <= edges[-1])  # not for NaN
+        inside = np.where(is_inside, values, edges[0])
+        places, ends = (np.log(inside), np.log(edges)) if self.is_log else (inside, edges)
+        guess = (places - ends[0]) * (self.num_bins / (ends[-1] - ends[0]))
+        bins = np.minimum(guess.astype(np.int64), self.num_bins - 1)
+        # Equal spacing gives the bin up to the rounding of an edge; the edges decide.
+        bins -= inside < edges[bins]
+        bins += (inside >= edges[bins + 1]) & (bins < self.num_bins - 1)
+        return np.where(is_inside, bins, self.num_bins)
 
     def counts(self, values: FloatArray) -> FloatArray:
         """Histogram the values; those outside are dropped."""

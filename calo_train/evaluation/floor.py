@@ -136,30 +136,56 @@ def repeat(
     return Repeated.of([distance(halves) for halves in splits])
 
 
-def repeated_histograms(
-    reference: FloatArray, sample: FloatArray, binning: Binning, splits: Sequence[Halves]
-) -> tuple[Repeated, Repeated]:
-    """Give separation powers and chi2 a degree of freedom of one observable (n,)."""
-    reference_bins, sample_bins = binning.indices(reference), binning.indices(sample)
-    base, value, floor = (
-        np.stack([_counts(bins, rows, binning.num_bins) for rows in chosen])
-        for bins, chosen in (
-            (reference_bins, [halves.first for halves in splits]),
-            (sample_bins, [halves.sample for halves in splits]),
-            (reference_bins, [halves.second for halves in splits]),
+@dataclass(frozen=True, eq=False)
+class BinnedPair:
+    """The bins of an observable of all showers of a reference and a sample; `num_bins` outside."""
+
+    reference: IndexArray
+    sample: IndexArray
+    num_bins: int
+
+    @classmethod
+    def of(cls, reference: FloatArray, sample: FloatArray, binning: Binning) -> BinnedPair:
+        """Bin both."""
+        return cls(binning.indices(reference), binning.indices(sample), binning.num_bins)
+
+    @property
+    def separation_all(self) -> float:
+        """The separation power of all showers."""
+        sample, reference = (
+            _counts(bins, self.num_bins) for bins in (self.sample, self.reference)
         )
-    )
-    return (
-        Repeated(separation_powers(value, base), separation_powers(floor, base)),
-        Repeated(reduced_chi2(value, base), reduced_chi2(floor, base)),
-    )
+        return separation_power(sample, reference)
+
+    @property
+    def shares_outside(self) -> tuple[float, float]:
+        """The shares of the sample and of the reference that no bin holds."""
+        sample, reference = (
+            float(np.mean(bins == self.num_bins)) for bins in (self.sample, self.reference)
+        )
+        return sample, reference
+
+    def repeated(self, splits: Sequence[Halves]) -> tuple[Repeated, Repeated]:
+        """Give separation powers and chi2 a degree of freedom in every repetition."""
+        base, value, floor = (
+            np.stack([_counts(bins[rows], self.num_bins) for rows in chosen])
+            for bins, chosen in (
+                (self.reference, [halves.first for halves in splits]),
+                (self.sample, [halves.sample for halves in splits]),
+                (self.reference, [halves.second for halves in splits]),
+            )
+        )
+        return (
+            Repeated(separation_powers(value, base), separation_powers(floor, base)),
+            Repeated(reduced_chi2(value, base), reduced_chi2(floor, base)),
+        )
 
 
 def repeated_separation(
     reference: FloatArray, sample: FloatArray, binning: Binning, splits: Sequence[Halves]
 ) -> Repeated:
     """Give separation powers of one observable (n,)."""
-    return repeated_histograms(reference, sample, binning, splits)[0]
+    return BinnedPair.of(reference, sample, binning).repeated(splits)[0]
 
 
 def repeated_wasserstein(
@@ -202,9 +228,8 @@ def _spectrum_counts(counts: npt.NDArray[np.int32], rows: IndexArray) -> FloatAr
     return totals
 
 
-def _counts(bins: IndexArray, rows: IndexArray, num_bins: int) -> FloatArray:
-    found = np.bincount(bins[rows], minlength=num_bins + 1)
-    return found[:num_bins].astype(np.float64)
+def _counts(bins: IndexArray, num_bins: int) -> FloatArray:
+    return np.bincount(bins, minlength=num_bins + 1)[:num_bins].astype(np.float64)
 
 
 def deviation(values: FloatArray) -> float:

@@ -1,191 +1,214 @@
 """The compiled sweep over the voxels of a block of showers.
 
-Each lane is a shower and adds in the order of the voxels, so a shower's sums do not depend on the
-block it is read in. A layer of a few showers is turned to [voxel][lane] in the cache, next to the
-layer before it, and all its sums are kept in registers.
+Of each layer the voxels that the threshold keeps are first listed without a branch, since which
+ones they are cannot be predicted; all sums, the cell spectrum and the mean shower are then made
+from the list. A vector holds the sums that a voxel's energy is added to, weighted by its cell:
+1, the coordinates and their squares. A shower's sums do not depend on the block it is read in.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calo_train.evaluation.layer_sums import LayerPlan, LayerSums
+from calo_train.evaluation.layer_plan import (
+    BACK,
+    CELLS,
+    IS_LIKE_PREVIOUS,
+    NUM_LAYER_FIELDS,
+    NUM_WEIGHTS,
+    START,
+    VOXELS,
+    LayerPlan,
+)
+from calo_train.evaluation.layer_sums import LayerSums, Sweep
 from calo_train.kernels.code import FLOAT64, Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
 
 if TYPE_CHECKING:
-    from calo_train.evaluation.layer_sums import Energies
-    from calo_train.kernels.code import Integer, Pointer, Variable, Vector
+    from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray
+    from calo_train.kernels.code import Integer, Vector
 
+_NAME = "layer_sums"
 _SIGNATURE = (
-    ("energies", "pointer"),  # float32 (n, voxels)
+    ("energies", "pointer"),  # float32 (n, voxels), not negative
     ("num_showers", "integer"),
     ("num_voxels", "integer"),
-    ("coordinates", "pointer"),  # (voxels, k)
-    ("layers", "pointer"),  # int64 (layers, 4)
+    ("weights", "pointer"),  # (cells, 8): 1, coordinates, their squares
+    ("layers", "pointer"),  # int64 (layers, 5)
     ("num_layers", "integer"),
-    ("threshold", "double"),
-    ("sums", "pointer"),  # (fields, layers, stride)
-    ("stride", "integer"),  # showers, up to whole vectors
-    ("lateral", "pointer"),  # (cells, stride)
+    ("least", "integer"),  # bits of the smallest energy that is kept
+    ("threshold", "double"),  # it
+    ("sums", "pointer"),  # (13, layers, n)
+    ("lateral", "pointer"),  # (n, cells), zeros
     ("num_cells", "integer"),
-    ("buffers", "pointer"),  # two layers and the lateral cells, [voxel][lane]
-    ("buffer_size", "integer"),  # voxels of the largest layer, times lanes
+    ("totals", "pointer"),  # (voxels,), added to
+    ("first_bins", "pointer"),  # int64 (65536,): bins by the upper bits of an energy
+    ("borders", "pointer"),  # int64 (65536,): bits of the edge inside
+    ("counts", "pointer"),  # int64 (n, columns), zeros
+    ("num_columns", "integer"),
+    ("hits", "pointer"),  # int64, room for the voxels of the largest layer
 )
-_LAYER_FIELDS = 4
-_START, _VOXELS, _CELLS, _IS_LIKE_PREVIOUS = range(_LAYER_FIELDS)
-_NAME = "layer_sums"
+_NUM_FIELDS = NUM_WEIGHTS + 5  # the weighted sums, then these
+_HITS, _BRIGHTEST, _SECOND, _SQUARES, _PRODUCTS = range(NUM_WEIGHTS, _NUM_FIELDS)
+_UNROLLED = 8  # voxels that are listed between two branches
+_BITS_PER_INTERVAL = 16
 
 
-class CompiledSums:
-    """The sweep for a number of coordinates."""
+class CompiledSweep:
+    """The sweep, compiled for a machine."""
 
-    def __init__(self, num_coordinates: int, machine: Machine | None = None) -> None:
+    def __init__(self, machine: Machine | None = None) -> None:
         machine = machine or this_machine()
-        self._num_fields = 6 + 2 * num_coordinates
-        self._lanes = machine.vector_bytes // FLOAT64.num_bytes
-        self._library = _library(num_coordinates, self._lanes, machine)
+        self._library = _library(machine)
 
-    def sums(self, plan: LayerPlan, energies: Energies, threshold: float) -> LayerSums:
-        """Sum thresholded energies (n, voxels)."""
+    def __call__(
+        self,
+        plan: LayerPlan,
+        energies: Energies,
+        threshold: float,
+        bins: tuple[IndexArray, IndexArray],
+        num_columns: int,
+    ) -> Sweep:
+        """Sweep thresholded energies (n, voxels); `bins` are tables by upper bits."""
         energies = np.ascontiguousarray(energies, dtype=np.float32)
-        number, num_layers = len(energies), plan.geometry.num_layers
-        stride = -(-number // self._lanes) * self._lanes
-        sums = np.empty((self._num_fields, num_layers, stride))
-        lateral = np.empty((plan.num_cells, stride))
-        layers = _layer_table(plan)
-        buffer_size = int(layers[:, _VOXELS].max()) * self._lanes
-        # Lanes without a shower hold zeros.
-        buffers = np.zeros(2 * buffer_size + plan.num_cells * self._lanes)
-        coordinates = np.ascontiguousarray(plan.coordinates)
+        number, num_voxels = energies.shape
+        num_layers = plan.geometry.num_layers
+        layers, weights = plan.layer_table, plan.cell_weights
+        # Observables go through one field of all showers at a time.
+        sums = np.empty((_NUM_FIELDS, num_layers, number))
+        lateral, totals = np.zeros((number, plan.num_cells)), np.zeros(num_voxels)
+        counts = np.zeros((number, num_columns), dtype=np.int64)
+        hits = np.empty(int(layers[:, VOXELS].max()) + 1, dtype=np.int64)
+        # Bits of positive floats rise as they do; 1 is the smallest above zero.
+        least = max(int(np.float32(threshold).view(np.int32)), 1)
         self._library.functions[_NAME](
-            energies.ctypes.data, number, energies.shape[1], coordinates.ctypes.data,
-            layers.ctypes.data, num_layers, float(np.float32(threshold)), sums.ctypes.data,
-            stride, lateral.ctypes.data, plan.num_cells, buffers.ctypes.data, buffer_size,
+            energies.ctypes.data, number, num_voxels, weights.ctypes.data, layers.ctypes.data,
+            num_layers, least, float(np.int32(least).view(np.float32)), sums.ctypes.data,
+            lateral.ctypes.data, plan.num_cells, totals.ctypes.data, bins[0].ctypes.data,
+            bins[1].ctypes.data, counts.ctypes.data, num_columns, hits.ctypes.data,
         )  # fmt: skip
-        fields = [field[:, :number].T for field in sums]
-        return LayerSums.of_fields(plan.names, fields, lateral[:, :number].T)
+        return Sweep(_sums_of(plan, sums, lateral), counts, totals)
 
 
-def _layer_table(plan: LayerPlan) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    return np.asarray(
-        [
-            [piece.start, piece.stop - piece.start, plan.cell_of_voxel[piece.start], is_like]
-            for piece, is_like in zip(
-                plan.geometry.layer_slices, plan.is_like_previous, strict=True
-            )
-        ],
-        dtype=np.int64,
+def _sums_of(plan: LayerPlan, sums: FloatArray, lateral: FloatArray) -> LayerSums:
+    fields, count = sums.transpose(0, 2, 1), len(plan.names)
+    return LayerSums(
+        plan.names,
+        energy=fields[0],
+        first=tuple(fields[1 : 1 + count]),
+        second=tuple(fields[1 + count : 1 + 2 * count]),
+        hits=fields[_HITS],
+        brightest=fields[_BRIGHTEST],
+        second_brightest=fields[_SECOND],
+        squares=fields[_SQUARES],
+        products=fields[_PRODUCTS],
+        lateral=lateral,
     )
 
 
-def _library(num_coordinates: int, lanes: int, machine: Machine) -> Library:
+def _library(machine: Machine) -> Library:
     from llvmlite import ir
 
     module = ir.Module(_NAME)
+    lanes = machine.vector_bytes // FLOAT64.num_bytes
     code = Code(module, _NAME, _SIGNATURE, precision=FLOAT64, lanes=lanes)
-    _SweepCode(code, num_coordinates).write()
+    _SweepCode(code).write()
     code.finish()
     return compile_library(module, {_NAME: _SIGNATURE}, machine, purpose="the observables' kernel")
 
 
-@dataclass(frozen=True, eq=False)
-class _Moment:
-    """Sums of x E and x^2 E along a coordinate."""
-
-    first: Variable
-    second: Variable
-
-    def add(self, coordinate: Vector, energy: Vector) -> None:
-        weighted = coordinate * energy
-        self.first.set(self.first.get() + weighted)
-        self.second.set(coordinate.times_plus(weighted, self.second.get()))
-
-
 class _SweepCode:
-    """Writes the loops over groups of showers, layers and voxels."""
+    """Writes the loops over showers, layers and kept voxels."""
 
-    def __init__(self, code: Code, num_coordinates: int) -> None:
+    def __init__(self, code: Code) -> None:
         self._code = code
-        self._num_coordinates = num_coordinates
-        self._stride = code.integer("stride")
-        buffers, self._size = code.pointer("buffers"), code.integer("buffer_size")
-        self._buffers = buffers
-        self._lateral = buffers.at(self._size * 2)
+        self._energies = code.pointer("energies")
+        self._hits = code.pointer("hits")
+        self._least = code.integer("least")
+        self._threshold = code.number("threshold")
 
     def write(self) -> None:
-        """Write one group of showers after the other."""
+        """Write one shower after the other, layer by layer."""
         code = self._code
-        number, num_cells = code.integer("num_showers"), code.integer("num_cells")
-        with code.loop(0, number, code.lanes) as shower:
-            with code.loop(0, num_cells) as cell:
-                self._lateral.store(code.constant(0.0), cell * code.lanes)
-            with code.loop(0, code.integer("num_layers")) as layer:
-                self._layer(shower, layer)
-            with code.loop(0, num_cells) as cell:
-                target = code.pointer("lateral").at(cell * self._stride + shower)
-                target.store(self._lateral.vector(cell * code.lanes))
+        num_layers = code.integer("num_layers")
+        with (
+            code.loop(0, code.integer("num_showers")) as shower,
+            code.loop(0, num_layers) as layer,
+        ):
+            self._layer(shower, layer)
 
     def _layer(self, shower: Integer, layer: Integer) -> None:
-        code = self._code
-        table, row = code.pointer("layers"), layer * _LAYER_FIELDS
-        start, num_voxels = table.integer(row + _START), table.integer(row + _VOXELS)
-        is_odd = layer - layer // 2 * 2
-        own = self._buffers.at(is_odd * self._size)
-        previous = self._buffers.at((is_odd * -1 + 1) * self._size)
-        self._load(own, shower, start, num_voxels)
-        cells = self._lateral.at(table.integer(row + _CELLS) * code.lanes)
-        fields = self._add_voxels(own, cells, start, num_voxels)
-        product = code.variable(code.constant(0.0))
-        with (
-            code.when(table.integer(row + _IS_LIKE_PREVIOUS) >= 1),
-            code.loop(0, num_voxels * code.lanes, code.lanes) as place,
-        ):
-            energy = own.vector(place)
-            product.set(energy.times_plus(previous.vector(place), product.get()))
-        for number, field in enumerate([*fields, product]):
-            index = code.integer("num_layers") * number + layer
-            code.pointer("sums").at(index * self._stride + shower).store(field.get())
-
-    def _load(self, own: Pointer, shower: Integer, start: Integer, num_voxels: Integer) -> None:
-        """Turn a layer of the showers to [voxel][lane]."""
-        code = self._code
-        count = (code.integer("num_showers") - shower).minimum(code.lanes)
-        with code.loop(0, count) as lane:
-            first = (shower + lane) * code.integer("num_voxels") + start
-            with code.loop(0, num_voxels) as voxel:
-                own.widen_number(
-                    voxel * code.lanes + lane, code.pointer("energies"), first + voxel
-                )
-
-    def _add_voxels(
-        self, own: Pointer, cells: Pointer, start: Integer, num_voxels: Integer
-    ) -> list[Variable]:
-        code = self._code
-        threshold = code.number("threshold")
-        energy, hits, brightest, second, squares = (
-            code.variable(code.constant(0.0)) for _ in range(5)
+        code, table = self._code, self._code.pointer("layers")
+        row = layer * NUM_LAYER_FIELDS
+        start, cells = table.integer(row + START), table.integer(row + CELLS)
+        base = shower * code.integer("num_voxels") + start
+        num_hits = self._list_hits(base, table.integer(row + VOXELS))
+        places = range(0, NUM_WEIGHTS, code.lanes)
+        sums = [code.variable(code.constant(0.0)) for _ in places]
+        brightest, second, squares, products = (
+            code.variable(code.constant(0.0)) for _ in range(4)
         )
-        moments = [
-            _Moment(code.variable(code.constant(0.0)), code.variable(code.constant(0.0)))
-            for _ in range(self._num_coordinates)
-        ]
-        with code.loop(0, num_voxels) as voxel:
-            place = voxel * code.lanes
-            found = own.vector(place)
-            kept = (found >= threshold).select(found, 0.0)
-            own.store(kept, place)
-            cells.store(cells.vector(place) + kept, place)
-            energy.set(energy.get() + kept)
-            hits.set(hits.get() + (kept > 0.0).select(1.0, 0.0))
-            second.set(second.get().maximum(brightest.get().minimum(kept)))
-            brightest.set(brightest.get().maximum(kept))
-            squares.set(kept.times_plus(kept, squares.get()))
-            centres = code.pointer("coordinates").at((start + voxel) * self._num_coordinates)
-            for number, moment in enumerate(moments):
-                moment.add(centres.spread(number), kept)
-        pairs = [part for moment in moments for part in (moment.first, moment.second)]
-        return [energy, *pairs, hits, brightest, second, squares]
+        lateral = code.pointer("lateral").at(shower * code.integer("num_cells") + cells)
+        totals = code.pointer("totals").at(start)
+        with code.loop(0, num_hits) as number:
+            voxel = self._hits.integer(number)
+            energy = self._energies.widened(base + voxel)
+            weights = code.pointer("weights").at((cells + voxel) * NUM_WEIGHTS)
+            for place, total in zip(places, sums, strict=True):
+                total.set(energy.times_plus(weights.vector(place), total.get()))
+            second.set(second.get().maximum(brightest.get().minimum(energy)))
+            brightest.set(brightest.get().maximum(energy))
+            squares.set(energy.times_plus(energy, squares.get()))
+            previous = self._kept(base + voxel - table.integer(row + BACK))
+            products.set(energy.times_plus(previous, products.get()))
+            lateral.add_number(voxel, energy)
+            totals.add_number(voxel, energy)
+            self._count(shower, self._energies.word(base + voxel))
+        is_like = table.integer(row + IS_LIKE_PREVIOUS).as_vector()
+        found = [total.get() for total in sums]
+        numbers = [(vector, lane) for vector in found for lane in range(code.lanes)]
+        singles = brightest.get(), second.get(), squares.get(), products.get() * is_like
+        numbers += [(vector, 0) for vector in (num_hits.as_vector(), *singles)]
+        self._store(shower, layer, numbers)
+
+    def _store(self, shower: Integer, layer: Integer, numbers: list[tuple[Vector, int]]) -> None:
+        code = self._code
+        num_layers, num_showers = code.integer("num_layers"), code.integer("num_showers")
+        for field, (vector, lane) in enumerate(numbers):
+            place = (num_layers * field + layer) * num_showers + shower
+            code.pointer("sums").store_lane(place, vector, lane)
+
+    def _kept(self, place: Integer) -> Vector:
+        """Give an energy that the threshold keeps, else 0."""
+        energy = self._energies.widened(place)
+        return (energy >= self._threshold).select(energy, 0.0)
+
+    def _list_hits(self, base: Integer, num_voxels: Integer) -> Integer:
+        """List the voxels of a layer that the threshold keeps; give their number."""
+        code, count = self._code, self._code.counter()
+
+        def list_one(voxel: Integer) -> None:
+            # Written for every voxel; the next one takes the place of one that is not kept.
+            self._hits.store_integer(count.get(), voxel)
+            is_kept = self._energies.word(base + voxel) >= self._least
+            count.set(count.get() + is_kept.as_integer())
+
+        whole = num_voxels // _UNROLLED * _UNROLLED
+        with code.loop(0, whole, _UNROLLED) as voxel:
+            for offset in range(_UNROLLED):
+                list_one(voxel + offset)
+        with code.loop(whole, num_voxels) as voxel:
+            list_one(voxel)
+        return count.get()
+
+    def _count(self, shower: Integer, bits: Integer) -> None:
+        """Count a voxel in its bin of the spectrum."""
+        code = self._code
+        interval = bits.shifted_right(_BITS_PER_INTERVAL)
+        is_above = bits >= code.pointer("borders").integer(interval)
+        column = code.pointer("first_bins").integer(interval) + is_above.as_integer()
+        place = shower * code.integer("num_columns") + column
+        counts = code.pointer("counts")
+        counts.store_integer(place, counts.integer(place) + 1)

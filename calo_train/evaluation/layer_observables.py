@@ -118,8 +118,7 @@ def layer_hits(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_sparsity(deposits: Deposits) -> FloatArray:
     """Share of empty voxels (2410.21611)."""
-    sizes = np.asarray([layer.num_voxels for layer in deposits.grid.geometry.layers])
-    sparsity: FloatArray = 1.0 - deposits.layers.hits / sizes
+    sparsity: FloatArray = 1.0 - deposits.layers.hits / deposits.grid.plan.sizes
     return sparsity
 
 
@@ -162,7 +161,7 @@ def layer_cosine(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_distance(deposits: Deposits) -> FloatArray:
     """Length between the centroids of layers that follow each other; NaN if one is empty."""
-    return np.hypot(_step(deposits, "x"), _step(deposits, "y"))
+    return np.sqrt(_step(deposits, "x") ** 2 + _step(deposits, "y") ** 2)
 
 
 @observable(

@@ -1,73 +1,28 @@
-"""Sums over the voxels of each layer, from which the observables of a shower follow.
+"""One sweep over the voxels of a block: the sums from which the observables of showers follow.
 
-One sweep over a block gives energies, first and second moments of the coordinates, hits, the two
-brightest voxels and the products that cosines need. All sums are float64: second central moments
-are differences of large numbers. A compiled sweep does it where the machine can compile; numpy
-does it layer by layer elsewhere.
+It gives energies of layers, first and second moments of the coordinates, hits, the two brightest
+voxels and the products that cosines need, and the cell spectrum. All sums are float64: second
+central moments are differences of large numbers. It is compiled where the machine can do that;
+numpy does it layer by layer elsewhere.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from calo_train.errors import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from calo_train.evaluation.layer_kernel import CompiledSums
-    from calo_train.geometry import Geometry
-
-FloatArray = npt.NDArray[np.float64]
-IndexArray = npt.NDArray[np.int64]
-Energies = npt.NDArray[np.float32]
+    from calo_train.evaluation.layer_kernel import CompiledSweep
+    from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray, LayerPlan
+    from calo_train.evaluation.spectrum import SpectrumBins
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class LayerPlan:
-    """What the sums need of a geometry.
-
-    `coordinates` holds (voxels, k) centres in the axes' units, named by `names`: x, y, and r where
-    layers are polar. Layers of equal grid share lateral cells.
-    """
-
-    geometry: Geometry
-    names: tuple[str, ...]
-    coordinates: FloatArray
-    cell_of_voxel: IndexArray
-    num_cells: int
-
-    @classmethod
-    def of(cls, geometry: Geometry) -> LayerPlan:
-        """Lay out a geometry's coordinates and lateral cells."""
-        names, coordinates = _coordinates(geometry)
-        first_cells: dict[object, int] = {}
-        cells, num_cells = [], 0
-        for layer in geometry.layers:
-            if layer.axes not in first_cells:
-                first_cells[layer.axes] = num_cells
-                num_cells += layer.num_voxels
-            cells.append(first_cells[layer.axes] + np.arange(layer.num_voxels))
-        return cls(geometry, names, coordinates, np.concatenate(cells), num_cells)
-
-    @cached_property
-    def is_like_previous(self) -> npt.NDArray[np.bool_]:
-        """Whether each layer has the grid of the one before, (layers,); never the first."""
-        layers = self.geometry.layers
-        return np.asarray(
-            [
-                index > 0 and layer.axes == layers[index - 1].axes
-                for index, layer in enumerate(layers)
-            ]
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,56 +45,65 @@ class LayerSums:
     products: FloatArray
     lateral: FloatArray
 
-    @classmethod
-    def of_fields(
-        cls, names: tuple[str, ...], fields: Sequence[FloatArray], lateral: FloatArray
-    ) -> LayerSums:
-        """Name the fields in the order in which a sweep writes them."""
-        count = len(names)
-        moments = fields[1 : 1 + 2 * count]
-        hits, brightest, second, squares, products = fields[1 + 2 * count :]
-        return cls(
-            names, fields[0], tuple(moments[0::2]), tuple(moments[1::2]), hits, brightest, second,
-            squares, products, lateral,
-        )  # fmt: skip
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a sweep over showers gives.
+
+    `counts` (n, columns) are those of SpectrumBins, `totals` (voxels,) sums over showers.
+    """
+
+    layers: LayerSums
+    counts: IndexArray
+    totals: FloatArray
 
 
-def layer_sums(plan: LayerPlan, energies: Energies, threshold: float) -> LayerSums:
-    """Sum energies (n, voxels), finite and not negative; those below the threshold count as 0."""
-    compiled = _compiled(len(plan.names))
-    if compiled is None:
-        return naive_sums(plan, energies, threshold)
-    return compiled.sums(plan, energies, threshold)
+def sweep(plan: LayerPlan, energies: Energies, threshold: float, bins: SpectrumBins) -> Sweep:
+    """Sweep energies (n, voxels), finite and not negative; below the threshold they count as 0."""
+    compiled = _compiled()
+    if compiled is None or bins.table is None:
+        return naive_sweep(plan, energies, threshold, bins)
+    return compiled(plan, energies, threshold, bins.table, bins.num_columns)
 
 
-def naive_sums(plan: LayerPlan, energies: Energies, threshold: float) -> LayerSums:
+def naive_sweep(
+    plan: LayerPlan, energies: Energies, threshold: float, bins: SpectrumBins
+) -> Sweep:
     """Do the same in numpy, layer by layer."""
-    lateral = np.zeros((len(energies), plan.num_cells))
-    previous: FloatArray = np.empty((len(energies), 0))
+    kept = np.where(energies >= np.float32(threshold), energies, np.float32(0))
+    lateral = np.zeros((len(kept), plan.num_cells))
+    previous: FloatArray = np.empty((len(kept), 0))
     columns = []
     for index, piece in enumerate(plan.geometry.layer_slices):
-        kept = energies[:, piece].astype(np.float64)
-        kept[energies[:, piece] < np.float32(threshold)] = 0
-        lateral[:, plan.cell_of_voxel[piece]] += kept
-        columns.append(
-            [
-                kept.sum(axis=1),
-                *_moments(kept, plan.coordinates[piece]),
-                np.count_nonzero(kept, axis=1).astype(np.float64),
-                *_brightest(kept),
-                (kept**2).sum(axis=1),
-                (kept * previous).sum(axis=1)
-                if plan.is_like_previous[index]
-                else np.zeros(len(kept)),
-            ]
-        )
-        previous = kept
+        layer = kept[:, piece].astype(np.float64)
+        lateral[:, plan.cell_of_voxel[piece]] += layer
+        is_like = plan.is_like_previous[index]
+        columns.append(_layer_fields(layer, previous if is_like else 0 * layer, plan, piece))
+        previous = layer
     fields = [np.stack(field, axis=1) for field in zip(*columns, strict=True)]
-    return LayerSums.of_fields(plan.names, fields, lateral)
+    first, second = 1 + len(plan.names), 1 + 2 * len(plan.names)
+    moments = tuple(fields[1:first]), tuple(fields[first:second])
+    hits, brightest, runner_up, squares, products = fields[second:]
+    layers = LayerSums(
+        plan.names, fields[0], *moments, hits, brightest, runner_up, squares, products, lateral
+    )
+    return Sweep(layers, bins.count(kept), kept.sum(axis=0, dtype=np.float64))
 
 
-def _moments(kept: FloatArray, coordinates: FloatArray) -> list[FloatArray]:
-    return [kept @ values**power for values in coordinates.T for power in (1, 2)]
+def _layer_fields(
+    layer: FloatArray, previous: FloatArray, plan: LayerPlan, piece: slice
+) -> list[FloatArray]:
+    """Give the fields of LayerSums for one layer's energies (n, voxels), (n,) each."""
+    coordinates = plan.coordinates[piece].T
+    return [
+        layer.sum(axis=1),
+        *(layer @ values for values in coordinates),
+        *(layer @ values**2 for values in coordinates),
+        np.count_nonzero(layer, axis=1).astype(np.float64),
+        *_brightest(layer),
+        (layer**2).sum(axis=1),
+        (layer * previous).sum(axis=1),
+    ]
 
 
 def _brightest(kept: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -148,25 +112,12 @@ def _brightest(kept: FloatArray) -> tuple[FloatArray, FloatArray]:
     return ordered[:, -1], second
 
 
-def _coordinates(geometry: Geometry) -> tuple[tuple[str, ...], FloatArray]:
-    x, y = geometry.cartesian_centres
-    if not geometry.layers[0].is_polar:
-        return ("x", "y"), np.stack([x, y], axis=1)
-    radial = [layer.axes[0].name != "r" for layer in geometry.layers]  # position of r
-    radius, x, y = np.hypot(x, y), x.copy(), y.copy()
-    for layer, piece, position in zip(geometry.layers, geometry.layer_slices, radial, strict=True):
-        if layer.axes[1 - position].num_cells == 1:
-            # A whole ring lies around the axis, not at the middle of its angular cell.
-            x[piece] = y[piece] = 0
-    return ("x", "y", "r"), np.stack([x, y, radius], axis=1)
-
-
 @cache
-def _compiled(num_coordinates: int) -> CompiledSums | None:
-    from calo_train.evaluation.layer_kernel import CompiledSums
+def _compiled() -> CompiledSweep | None:
+    from calo_train.evaluation.layer_kernel import CompiledSweep
 
     try:
-        return CompiledSums(num_coordinates)
+        return CompiledSweep()
     except MachineError as error:
         _log.info("observables are summed in numpy: %s", error.what)
         return None

@@ -14,11 +14,11 @@ from calo_train.evaluation.distances import (
     separation_power,
 )
 from calo_train.evaluation.floor import (
+    BinnedPair,
     Halves,
     Repeated,
     deviation,
     mean_of_group,
-    repeated_histograms,
     repeated_spectrum,
     repeated_wasserstein,
 )
@@ -100,8 +100,10 @@ def _compare(
     pair: TablePair, observable: Observable, binning: Binning, layer: int | None = None
 ) -> _Distances:
     reference, sample = pair.columns(observable.name, layer)
-    separation, chi2 = repeated_histograms(reference, sample, binning, pair.splits)
+    binned = BinnedPair.of(reference, sample, binning)
+    separation, chi2 = binned.repeated(pair.splits)
     wasserstein = repeated_wasserstein(reference, sample, pair.splits)
+    outside_sample, outside_reference = binned.shares_outside
     whole = PooledOrder(sample, reference).distance(
         np.arange(len(sample)), np.arange(len(reference))
     )
@@ -111,13 +113,13 @@ def _compare(
         symbol=observable.in_words_of(pair.grid, observable.symbol),
         unit=observable.unit,
         separation=separation.metric,
-        separation_all=separation_power(binning.counts(sample), binning.counts(reference)),
+        separation_all=binned.separation_all,
         wasserstein=wasserstein.metric,
         wasserstein_all=whole / (deviation(reference) or 1.0),
         chi2=chi2.metric,
         num_bins=binning.num_bins,
-        outside_sample=binning.share_outside(sample),
-        outside_reference=binning.share_outside(reference),
+        outside_sample=outside_sample,
+        outside_reference=outside_reference,
         layer=layer,
         group=observable.name if layer is not None else None,
     )

@@ -7,15 +7,17 @@ and count as such. Values of single layers are averaged, as in the published tab
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from calo_train.evaluation.distances import Binning, separation_power
-from calo_train.evaluation.floor import Repeated, mean_of_group, repeated_separation
+from calo_train.evaluation.distances import Binning
+from calo_train.evaluation.floor import BinnedPair, Halves, Repeated, mean_of_group
 from calo_train.evaluation.observable_distances import TablePair, compare_spectrum
 from calo_train.evaluation.results import ObservableResult
 
@@ -53,20 +55,45 @@ class OfficialHistogram:
     binning: Binning
     energy_range: tuple[float, float] | None = None
 
-    def rows(self, table: ShowerTable) -> FloatArray:
-        """Give the values, NaN (outside all bins) for showers of other incident energies."""
-        values = self.values(table)
-        if self.energy_range is None:
-            return values
-        low, high = self.energy_range
-        is_meant = (table.incident_energy >= low) & (table.incident_energy < high)
-        return np.where(is_meant, values, np.nan)
+    def compare(self, pair: TablePair) -> tuple[ObservableResult, Repeated]:
+        """Give the result, still without a name, and the separation power of every repetition."""
+        binned = BinnedPair.of(self.values(pair.reference), self.values(pair.sample), self.binning)
+        splits = pair.splits
+        if self.energy_range is not None:
+            binned, splits = self._at_energies(pair, binned)
+        separation = binned.repeated(splits)[0]
+        outside_sample, outside_reference = binned.shares_outside
+        found = ObservableResult(
+            name="", title="", symbol="", unit="",
+            separation=separation.metric,
+            separation_all=binned.separation_all,
+            num_bins=self.binning.num_bins,
+            outside_sample=outside_sample,
+            outside_reference=outside_reference,
+        )  # fmt: skip
+        return found, separation
 
-    def share_outside(self, table: ShowerTable) -> float:
-        """Give the share of the showers that are meant and that no bin holds; 0 without any."""
-        values = self.rows(table)
-        meant = values[~np.isnan(values)]
-        return self.binning.share_outside(meant) if len(meant) else 0.0
+    def _at_energies(
+        self, pair: TablePair, binned: BinnedPair
+    ) -> tuple[BinnedPair, Sequence[Halves]]:
+        """Keep the showers of the energy range; rows of halves count these alone."""
+        assert self.energy_range is not None
+        low, high = self.energy_range
+        reference, sample = (
+            (table.incident_energy >= low) & (table.incident_energy < high)
+            for table in (pair.reference, pair.sample)
+        )
+        ranks = np.cumsum(reference) - 1, np.cumsum(sample) - 1
+        splits = [
+            Halves(
+                ranks[0][halves.first[reference[halves.first]]],
+                ranks[0][halves.second[reference[halves.second]]],
+                ranks[1][halves.sample[sample[halves.sample]]],
+            )
+            for halves in pair.splits
+        ]
+        kept = binned.reference[reference], binned.sample[sample]
+        return BinnedPair(*kept, binned.num_bins), splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +257,8 @@ def _compare(
     histograms: Sequence[OfficialHistogram],
 ) -> tuple[ObservableResult, list[ObservableResult]]:
     """Compare the histograms of an observable, and their mean where there are many."""
-    compared = [_compare_one(pair, histogram) for histogram in histograms]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        compared = list(threads.map(lambda histogram: histogram.compare(pair), histograms))
     blank = ObservableResult(name, title, "", unit, compared[0][0].separation, 0.0)
     members = [
         replace(
@@ -258,20 +286,3 @@ def _compare(
 def _single(title: str, label: int) -> str:
     """Name one histogram of many."""
     return title.replace("layers", f"layer {label}").replace("single energies", f"{label} MeV")
-
-
-def _compare_one(
-    pair: TablePair, histogram: OfficialHistogram
-) -> tuple[ObservableResult, Repeated]:
-    reference, sample = (histogram.rows(table) for table in (pair.reference, pair.sample))
-    binning = histogram.binning
-    separation = repeated_separation(reference, sample, binning, pair.splits)
-    result = ObservableResult(
-        name="", title="", symbol="", unit="",
-        separation=separation.metric,
-        separation_all=separation_power(binning.counts(sample), binning.counts(reference)),
-        num_bins=binning.num_bins,
-        outside_sample=histogram.share_outside(pair.sample),
-        outside_reference=histogram.share_outside(pair.reference),
-    )  # fmt: skip
-    return result, separation

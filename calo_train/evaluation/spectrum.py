@@ -1,7 +1,8 @@
-"""The cell energy spectrum: voxels a shower in logarithmic bins, counted by the bits of a float32.
+"""The cell energy spectrum: voxels a shower in logarithmic bins.
 
 The upper 16 bits of a float32 hold its exponent and 7 bits of its mantissa. Where no two edges
-share them, a table of 65536 entries gives the bin of a voxel up to one comparison, exactly.
+share them, a table of 65536 entries gives the bin of a voxel up to one comparison, exactly; the
+compiled sweep counts by it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from calo_train.evaluation.layer_sums import Energies, FloatArray, IndexArray
+    from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray
     from calo_train.evaluation.shower_set import ShowerSet
 
 SPECTRUM_BINS = 49  # 50 logarithmic edges (2410.21611)
@@ -53,42 +54,35 @@ def spectrum_edges(voxel_ends: tuple[float, float], threshold: float) -> FloatAr
 
 @dataclass(frozen=True, eq=False)
 class SpectrumBins:
-    """Bins [a, b) of positive energies, the last closed, and one more for all outside."""
+    """Bins [a, b) of positive energies, the last closed; all others count as outside."""
 
     edges: FloatArray  # rising and positive
 
-    def count(self, energies: Energies) -> Counts:
-        """Count positive voxels (n, voxels) in each bin, then those outside: (n, bins + 1)."""
-        num_showers, num_voxels = energies.shape
-        num_columns = len(self.edges) + 1  # below, the bins, above
-        places = np.flatnonzero(energies.ravel() > 0)
-        bins = self._num_edges_below(energies.ravel()[places])
-        bins += places // num_voxels * num_columns
-        counts = np.bincount(bins, minlength=num_showers * num_columns)
-        counts = counts.reshape(num_showers, num_columns)
-        counts[:, -1] += counts[:, 0]
-        return counts[:, 1:].astype(np.int32)
+    @property
+    def num_columns(self) -> int:
+        """Columns before folding: below, the bins, above."""
+        return len(self.edges) + 1
 
-    def _num_edges_below(self, values: Energies) -> IndexArray:
-        """Give how many edges are at or below each value; not the last edge for what equals it."""
-        if self._table is None:
-            return np.searchsorted(self._single_edges, values, side="right").astype(np.int64)
-        first, border = self._table
-        upper_bits = values.view(np.uint32) >> 16
-        found: IndexArray = first[upper_bits] + (values >= border[upper_bits])
-        return found
+    def count(self, energies: Energies) -> IndexArray:
+        """Count positive voxels (n, voxels) in each column, (n, bins + 2)."""
+        rows, voxels = np.nonzero(energies)
+        columns = np.searchsorted(self._single_edges, energies[rows, voxels], side="right")
+        size = len(energies) * self.num_columns
+        counts = np.bincount(rows * self.num_columns + columns, minlength=size)
+        return counts.reshape(len(energies), self.num_columns).astype(np.int64)
+
+    def folded(self, counts: IndexArray) -> Counts:
+        """Join what lies below and above: (n, bins + 1), the last outside."""
+        inside = counts[:, 1:].astype(np.int32)
+        inside[:, -1] += counts[:, 0].astype(np.int32)
+        return inside
 
     @cached_property
-    def _single_edges(self) -> Energies:
-        """The smallest float32 at or above each edge, and above the last one."""
-        edges = self.edges.astype(np.float32)
-        is_below = edges.astype(np.float64) < self.edges
-        is_below[-1] |= edges[-1] == self.edges[-1]
-        return np.where(is_below, np.nextafter(edges, np.float32(np.inf)), edges)
+    def table(self) -> tuple[IndexArray, IndexArray] | None:
+        """The column of each interval of upper bits, and the bits of the one edge inside it.
 
-    @cached_property
-    def _table(self) -> tuple[IndexArray, Energies] | None:
-        """Edges below and the one edge inside each interval of upper bits; None where two meet."""
+        None where two edges meet in an interval.
+        """
         borders = self._single_edges
         intervals = borders.view(np.uint32) >> 16
         if len(np.unique(intervals)) < len(borders):
@@ -99,4 +93,12 @@ class SpectrumBins:
         inside[intervals] = borders
         # An edge at the very start of its interval is counted by its comparison.
         first[intervals] -= borders == starts[intervals]
-        return first.astype(np.int64), inside
+        return first.astype(np.int64), inside.view(np.int32).astype(np.int64)
+
+    @cached_property
+    def _single_edges(self) -> Energies:
+        """The smallest float32 at or above each edge, and above the last one."""
+        edges = self.edges.astype(np.float32)
+        is_below = edges.astype(np.float64) < self.edges
+        is_below[-1] |= edges[-1] == self.edges[-1]
+        return np.where(is_below, np.nextafter(edges, np.float32(np.inf)), edges)

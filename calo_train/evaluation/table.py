@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 3
 MAX_INVALID_SHARE = 0.01
-_PIECE_BYTES = 3 << 20  # showers measured at once: what stays in a processor's cache
+_BITS_OF_INFINITY = 0x7F800000
+_PIECE_BYTES = 8 << 20  # showers measured at once: what a processor's cache holds
 
 
 @dataclass
@@ -143,10 +144,11 @@ class _Filling:
         def work(start: int) -> FloatArray:
             piece = slice(start, min(start + step, len(showers)))
             incident = showers.conditions["incident_energy"][piece].astype(np.float64)
-            deposits = Deposits(showers.energies[piece], incident, threshold, self.grid)
+            deposits = Deposits(
+                showers.energies[piece], incident, threshold, self.grid, self.spectrum_bins
+            )
             self._fill(deposits, slice(self.stop + piece.start, self.stop + piece.stop))
-            total: FloatArray = deposits.energies.sum(axis=0).astype(np.float64)
-            return total
+            return deposits.swept.totals
 
         for total in threads.map(work, starts):  # added in order, whatever the threads
             self.energy_sum += total
@@ -158,7 +160,7 @@ class _Filling:
             column[rows] = OBSERVABLES[name].measure(deposits)
         for name, profile in self.profiles.items():
             profile[rows] = deposits.profile(name)
-        self.spectrum[rows] = self.spectrum_bins.count(deposits.energies)
+        self.spectrum[rows] = deposits.spectrum_counts
 
     def table(self, health: ShowerHealth) -> ShowerTable:
         """Give what was filled."""
@@ -186,8 +188,8 @@ def _column(entry: Observable, grid: Grid, number: int) -> npt.NDArray[np.floati
 
 
 def _valid_rows(block: Showers, health: ShowerHealth) -> IndexArray:
-    low, high = block.energies.min(initial=0.0), block.energies.max(initial=0.0)
-    if low >= 0 and high < np.inf:  # also false for NaN
+    # Bits of negative, infinite and NaN floats are larger than those of all others.
+    if block.energies.view(np.uint32).max(initial=0) < _BITS_OF_INFINITY:
         return np.arange(len(block))
     is_finite = np.isfinite(block.energies.sum(axis=1, dtype=np.float64))
     is_negative = is_finite & (block.energies.min(axis=1) < 0)

@@ -133,6 +133,12 @@ class Code:
         variable.set(initial)
         return variable
 
+    def counter(self, initial: Count = 0) -> Counter:
+        """Give an integer that can be set again."""
+        counter = Counter(self, self._entry.alloca(_INDEX))
+        counter.set(initial)
+        return counter
+
     def intrinsic(self, name: str, *arguments: Vector) -> Vector:
         """Call an LLVM intrinsic on vectors, such as `sqrt` or `fmuladd`."""
         full = f"llvm.{name}.v{self.lanes}f{self.precision.bits}"
@@ -206,6 +212,15 @@ class Integer:
     def __ge__(self, other: Count) -> Condition:
         return self._compared(">=", other)
 
+    def shifted_right(self, places: int) -> Integer:
+        """Move the bits down; the sign follows."""
+        return Integer(self.code, self.code.builder.ashr(self.value, self._of(places)))
+
+    def as_vector(self) -> Vector:
+        """Give the number in every lane."""
+        code = self.code
+        return code.spread(code.builder.sitofp(self.value, code.precision.scalar))
+
     def minimum(self, other: Count) -> Integer:
         """Give the smaller of two."""
         is_less = self._compared("<", other).value
@@ -213,7 +228,7 @@ class Integer:
 
     def _compared(self, relation: str, other: Count) -> Condition:
         compared = self.code.builder.icmp_signed(relation, self.value, self._of(other))
-        return Condition(compared)
+        return Condition(self.code, compared)
 
     def _of(self, other: Count) -> ir.Value:
         return self.code.index(other).value
@@ -223,7 +238,12 @@ class Integer:
 class Condition:
     """Whether something holds, for `Code.when`."""
 
+    code: Code
     value: ir.Value
+
+    def as_integer(self) -> Integer:
+        """Give 1 where it holds, else 0."""
+        return Integer(self.code, self.code.builder.zext(self.value, _INDEX))
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,12 +287,32 @@ class Pointer:
         number = code.builder.load(source.at(source_offset).value, typ=scalar)
         code.builder.store(number, self.at(offset).value)
 
-    def widen_number(self, offset: Count, source: Pointer, source_offset: Count) -> None:
-        """Write number `offset` of a float64 kernel from float32 number `source_offset`."""
-        builder = self.code.builder
-        place = source._moved(source_offset, ir.FloatType())
-        number = builder.fpext(builder.load(place.value, typ=ir.FloatType()), ir.DoubleType())
-        builder.store(number, self.at(offset).value)
+    def word(self, index: Count) -> Integer:
+        """Read the signed 32-bit integer number `index`; of a float32, its bits."""
+        code, kind = self.code, ir.IntType(32)
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        return Integer(code, code.builder.sext(value, _INDEX))
+
+    def widened(self, index: Count) -> Vector:
+        """Read float32 number `index` into every lane of a float64 kernel."""
+        code, kind = self.code, ir.FloatType()
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        return code.spread(code.builder.fpext(value, code.precision.scalar))
+
+    def store_integer(self, index: Count, value: Count) -> None:
+        """Write the 64-bit integer number `index`."""
+        code = self.code
+        code.builder.store(code.index(value).value, self._moved(index, _INDEX).value)
+
+    def store_lane(self, offset: Count, vector: Vector, lane: int = 0) -> None:
+        """Write one lane as number `offset`."""
+        self.code.builder.store(vector.lane(lane), self.at(offset).value)
+
+    def add_number(self, offset: Count, vector: Vector) -> None:
+        """Add the first lane to number `offset`."""
+        builder, place = self.code.builder, self.at(offset).value
+        number = builder.load(place, typ=self.code.precision.scalar)
+        builder.store(builder.fadd(number, vector.lane(0)), place)
 
     def _moved(self, offset: Count, kind: ir.Type) -> Pointer:
         index = self.code.index(offset).value
@@ -329,6 +369,10 @@ class Vector:
         """Give self * factor + summand, fused to one rounding where the machine can."""
         factor, summand = self._of(factor), self._of(summand)
         return self.code.intrinsic("fmuladd", self, factor, summand)
+
+    def lane(self, index: int) -> ir.Value:
+        """Give one lane as a scalar."""
+        return self.code.builder.extract_element(self.value, ir.Constant(ir.IntType(32), index))
 
     def sqrt(self) -> Vector:
         """Give the square root."""
@@ -427,3 +471,19 @@ class Variable:
     def set(self, value: Vector) -> None:
         """Give it a new value."""
         self.code.builder.store(value.value, self.place)
+
+
+@dataclass(frozen=True, eq=False)
+class Counter:
+    """An integer that a loop carries on."""
+
+    code: Code
+    place: ir.Value
+
+    def get(self) -> Integer:
+        """Give the present value."""
+        return Integer(self.code, self.code.builder.load(self.place, typ=_INDEX))
+
+    def set(self, value: Count) -> None:
+        """Give it a new value."""
+        self.code.builder.store(self.code.index(value).value, self.place)

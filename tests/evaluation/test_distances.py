@@ -82,6 +82,16 @@ def test_bins_are_half_open_and_the_last_is_closed():
     assert binning.share_outside(values) == pytest.approx(2 / 6)
 
 
+@pytest.mark.parametrize("is_log", [False, True])
+def test_bins_equal_a_search_at_and_beside_every_edge(is_log):
+    edges = np.geomspace(0.0151515, 3e4, 40) if is_log else np.linspace(-30, 30, 101)
+    values = np.concatenate([edges, np.nextafter(edges, -9e9), np.nextafter(edges, 9e9), [np.nan]])
+    expected = np.searchsorted(edges, values, side="right") - 1
+    expected[values == edges[-1]] = len(edges) - 2
+    expected[(expected < 0) | (expected > len(edges) - 2)] = len(edges) - 1
+    np.testing.assert_array_equal(Binning(edges, is_log).indices(values), expected)
+
+
 @pytest.mark.parametrize("scale", ["linear", "log"])
 @pytest.mark.parametrize("number", [20, 1500, 200_000])
 def test_automatic_bins_hold_the_central_share_of_the_reference(scale, number):
