@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from calo_train.evaluation.figures.gallery import shows
 from calo_train.evaluation.figures.style import (
     Column,
     FloatArray,
@@ -17,6 +18,8 @@ from calo_train.evaluation.figures.style import (
 from calo_train.quantities import format_energy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
@@ -33,7 +36,23 @@ def axis_profiles(evaluation: Evaluation) -> list[Profile]:
     return [entry for name, entry in evaluation.grid.profiles.items() if name != "radius"]
 
 
-def average_shower_figure(
+@shows("Showers", rank=10)
+def average_shower_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw the mean showers of every sample; nothing where no layer is divided."""
+    if axis_profiles(evaluation):
+        for result in evaluation.samples:
+            yield _average_shower_figure(evaluation, result, section)
+
+
+@shows("Showers", rank=20)
+def single_showers_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw some showers of every sample; nothing where no layer is divided."""
+    if axis_profiles(evaluation):
+        for result in evaluation.samples:
+            yield _single_showers_figure(evaluation, result, section)
+
+
+def _average_shower_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the mean shower of reference and sample and their relative difference."""
@@ -71,7 +90,7 @@ def average_shower_figure(
     )
 
 
-def single_showers_figure(
+def _single_showers_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the first showers of reference and sample side by side."""
