@@ -46,12 +46,13 @@ def _observables_card(result: SampleResult) -> Card:
 
 
 def _worst_card(result: SampleResult) -> Card:
+    """Name the worst of all; among hundreds of layers chance alone puts one beyond 3 sigma."""
     worst = result.ranking[0]
     return Card(
         "differs most",
         worst.title,
-        f"{worst.verdict} ({significance_words(worst.significance)})",
-        VERDICT_STYLES[worst.verdict],
+        f"{significance_words(worst.significance)} sigma, the largest of {len(result.ranking)}",
+        VERDICT_STYLES[result.verdict],
     )
 
 

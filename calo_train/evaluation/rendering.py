@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ class Picture:
 
 def render_items(items: Iterable[Item]) -> tuple[list[Picture | ReportTable], dict[str, bytes]]:
     """Give what a page shows, and all files beside it by name."""
+    # It warns of the font's own dates when it embeds a subset (fontTools 4).
+    logging.getLogger("fontTools").setLevel(logging.ERROR)
     shown: list[Picture | ReportTable] = []
     files: dict[str, bytes] = {}
     for item in items:

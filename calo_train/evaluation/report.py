@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from calo_train.evaluation.cards import VERDICT_STYLES, summary_cards
+from calo_train.evaluation.event_display import event_display, page_data
 from calo_train.evaluation.figures import SECTIONS, ReportTable, report_items
+from calo_train.evaluation.figures.events import DISPLAY_FIGURE
 from calo_train.evaluation.figures.style import incident_words
 from calo_train.evaluation.floor import Metric, verdict_of
 from calo_train.evaluation.rendering import Picture, render_items
@@ -36,20 +40,34 @@ def render_page(
     by_section = {
         section: [item for item in shown if item.section == section] for section in SECTIONS
     }
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=f"{_names(evaluation)} against {evaluation.reference.label}",
-            evaluation=evaluation,
-            metrics=metrics,
-            particles=incident_words(evaluation),
-            cards={result.showers.label: summary_cards(result) for result in evaluation.samples},
-            sections={section: items for section, items in by_section.items() if items},
-            style_of=VERDICT_STYLES,
-            verdict_of=verdict_of,
-        )
+    has_display = any(item.name == DISPLAY_FIGURE for item in shown)
+    environment = _environment()
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        title=f"{_names(evaluation)} against {evaluation.reference.label}",
+        evaluation=evaluation,
+        metrics=metrics,
+        particles=incident_words(evaluation),
+        cards=[(result.showers.label, summary_cards(result)) for result in evaluation.samples],
+        sections={section: items for section, items in by_section.items() if items},
+        style_of=VERDICT_STYLES,
+        verdict_of=verdict_of,
+        display=page_data(event_display(evaluation)) if has_display else None,
+        **_script(environment),
     )
+
+
+def _script(environment: Environment) -> dict[str, str]:
+    """Give the display's script and its hash; the page's policy lets nothing else run."""
+    from markupsafe import Markup
+
+    assert environment.loader is not None
+    text, _, _ = environment.loader.get_source(environment, "event_display.js")
+    digest = hashlib.sha256(text.encode()).digest()
+    return {
+        "script": Markup(text),  # noqa: S704 - a file of this package
+        "script_hash": base64.b64encode(digest).decode("ascii"),
+    }
 
 
 def _environment() -> Environment:

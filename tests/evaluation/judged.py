@@ -46,6 +46,9 @@ class Memory:
     def condition_names(self) -> tuple[str, ...]:
         return tuple(self.showers.conditions)
 
+    def read(self, start: int, stop: int) -> Showers:
+        return self.showers.rows(slice(start, stop))
+
     def blocks(self) -> Iterator[Showers]:
         for start in range(0, len(self.showers), 37):
             yield self.showers.rows(slice(start, start + 37))

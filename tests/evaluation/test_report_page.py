@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -19,6 +21,8 @@ from calo_train.evaluation.report import write_report
 from calo_train.evaluation.report_folder import ReportFolder
 from calo_train.evaluation.results import Evaluation, Settings
 
+SHOWN = ("overview", "longitudinal_profile", "visible_energy", "correlations_2", "event_display")
+
 
 class Page(HTMLParser):
     """Collects what a page loads, links to and says."""
@@ -28,6 +32,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[str] = []
         self.links: list[str] = []
+        self.scripts: list[dict[str, str | None]] = []
         self.images: list[dict[str, str | None]] = []
         self.ids: set[str] = set()
         self.feed(text)
@@ -38,6 +43,8 @@ class Page(HTMLParser):
         if tag not in ("meta", "img", "br", "link", "input", "hr"):
             self.open.append(tag)
         self.links += [str(values[name]) for name in ("href", "src") if name in values]
+        if tag == "script":
+            self.scripts.append(values)
         if tag == "img":
             self.images.append(values)
         if "id" in values:
@@ -59,7 +66,8 @@ def two_samples(label: str = "<b>bold & name</b>") -> Evaluation:
 def report(tmp_path_factory):
     evaluation = two_samples()
     folder = ReportFolder(tmp_path_factory.mktemp("a report") / "inner")
-    items = report_items(evaluation)
+    # Drawing takes most of the time; the browser test sees every figure.
+    items = [item for item in report_items(evaluation) if item.name in SHOWN]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("calo_train.evaluation.report.report_items", lambda _: items)
         write_report(folder, evaluation, metrics_of(evaluation))
@@ -69,11 +77,19 @@ def report(tmp_path_factory):
 def test_page_is_well_formed_and_loads_nothing(report):
     page = Page(report[1].page.read_text(encoding="utf-8"))
     assert page.open == []
-    assert "script" not in page.tags
+    assert page.scripts == [{"type": "application/json", "id": "event-display-data"}, {}]
     assert "link" not in page.tags
     for link in page.links:
         assert link.startswith(("data:image/png;base64,", "#")), link[:60]
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+
+
+def test_page_lets_only_its_own_script_run(report):
+    text = report[1].page.read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
 
 
 def test_page_is_light(report):
@@ -104,7 +120,8 @@ def test_page_has_the_verdicts_of_the_metrics(report):
     shown = re.findall(r'<span class="verdict \w+">([^<]+)</span>', text)
     expected = []
     for sample in metrics["samples"]:
-        expected += [entry["verdict"] for entry in sample["observables"].values()]
+        entries = sorted(sample["observables"].values(), key=lambda entry: -entry["significance"])
+        expected += [entry["verdict"] for entry in entries]
         expected += [sample["correlations"]["verdict"], sample["classifier"]["verdict"]]
     assert shown == expected
     assert str(evaluation.size) in text
