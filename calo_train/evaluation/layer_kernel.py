@@ -27,7 +27,9 @@ from calo_train.kernels.code import FLOAT64, Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
 
 if TYPE_CHECKING:
-    from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray
+    import numpy.typing as npt
+
+    from calo_train.evaluation.layer_plan import Energies, FloatArray
     from calo_train.kernels.code import Integer, Vector
 
 _NAME = "layer_sums"
@@ -44,8 +46,7 @@ _SIGNATURE = (
     ("lateral", "pointer"),  # (n, cells), zeros
     ("num_cells", "integer"),
     ("totals", "pointer"),  # (voxels,), added to
-    ("first_bins", "pointer"),  # int64 (65536,): bins by the upper bits of an energy
-    ("borders", "pointer"),  # int64 (65536,): bits of the edge inside
+    ("bins", "pointer"),  # int32 (65536, 2): columns by upper bits, and the edge inside
     ("counts", "pointer"),  # int64 (n, columns), zeros
     ("num_columns", "integer"),
     ("hits", "pointer"),  # int64, room for the voxels of the largest layer
@@ -68,10 +69,10 @@ class CompiledSweep:
         plan: LayerPlan,
         energies: Energies,
         threshold: float,
-        bins: tuple[IndexArray, IndexArray],
+        bins: npt.NDArray[np.int32],
         num_columns: int,
     ) -> Sweep:
-        """Sweep thresholded energies (n, voxels); `bins` are tables by upper bits."""
+        """Sweep thresholded energies (n, voxels); `bins` is their table."""
         energies = np.ascontiguousarray(energies, dtype=np.float32)
         number, num_voxels = energies.shape
         num_layers = plan.geometry.num_layers
@@ -86,8 +87,8 @@ class CompiledSweep:
         self._library.functions[_NAME](
             energies.ctypes.data, number, num_voxels, weights.ctypes.data, layers.ctypes.data,
             num_layers, least, float(np.int32(least).view(np.float32)), sums.ctypes.data,
-            lateral.ctypes.data, plan.num_cells, totals.ctypes.data, bins[0].ctypes.data,
-            bins[1].ctypes.data, counts.ctypes.data, num_columns, hits.ctypes.data,
+            lateral.ctypes.data, plan.num_cells, totals.ctypes.data, bins.ctypes.data,
+            counts.ctypes.data, num_columns, hits.ctypes.data,
         )  # fmt: skip
         return Sweep(_sums_of(plan, sums, lateral), counts, totals)
 
@@ -207,8 +208,9 @@ class _SweepCode:
         """Count a voxel in its bin of the spectrum."""
         code = self._code
         interval = bits.shifted_right(_BITS_PER_INTERVAL)
-        is_above = bits >= code.pointer("borders").integer(interval)
-        column = code.pointer("first_bins").integer(interval) + is_above.as_integer()
+        bins = code.pointer("bins")
+        is_above = bits >= bins.word(interval * 2 + 1)
+        column = bins.word(interval * 2) + is_above.as_integer()
         place = shower * code.integer("num_columns") + column
         counts = code.pointer("counts")
         counts.store_integer(place, counts.integer(place) + 1)

@@ -78,10 +78,10 @@ class SpectrumBins:
         return inside
 
     @cached_property
-    def table(self) -> tuple[IndexArray, IndexArray] | None:
-        """The column of each interval of upper bits, and the bits of the one edge inside it.
+    def table(self) -> npt.NDArray[np.int32] | None:
+        """The column of each interval of upper bits and the bits of the one edge inside it.
 
-        None where two edges meet in an interval.
+        (65536, 2), so that both are read together; None where two edges meet in an interval.
         """
         borders = self._single_edges
         intervals = borders.view(np.uint32) >> 16
@@ -93,7 +93,7 @@ class SpectrumBins:
         inside[intervals] = borders
         # An edge at the very start of its interval is counted by its comparison.
         first[intervals] -= borders == starts[intervals]
-        return first.astype(np.int64), inside.view(np.int32).astype(np.int64)
+        return np.stack([first.astype(np.int32), inside.view(np.int32)], axis=1)
 
     @cached_property
     def _single_edges(self) -> Energies:
