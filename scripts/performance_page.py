@@ -50,11 +50,23 @@ before any data.
 | products a batch | from memory | streamed | ratio | memory, from memory | memory, streamed |
 | --- | --- | --- | --- | --- | --- |
 """
+_OBSERVABLES = """
+## Observables of an evaluation
+
+All observables of `calo-eval` and the official CaloChallenge separation powers (with one
+repetition of their floor) of {showers} showers of data-set-2 size that lie in memory, against the
+official observables and separation powers in plain numpy: layer by layer, float64, whole arrays
+({peer_showers}). Medians of {rounds} rounds.
+
+| | CPU time | wall time | ratio, CPU | ratio, wall | memory |
+| --- | --- | --- | --- | --- | --- |
+"""
 
 
 def performance_page() -> str:
     """Give the page that the present results make."""
     sections = {"inverse": _inverse, "epoch": _epoch, "streaming": _streaming}
+    sections["observables"] = _observables
     page = _INTRODUCTION
     for name, section in sections.items():
         path = _RESULTS / f"{name}.json"
@@ -115,6 +127,19 @@ def _streaming(found: dict[str, Any]) -> str:
     )
     machine = _machine(found["machine"]["cpu"], found["torch_threads"], found["versions"])
     return head + "".join(rows) + machine
+
+
+def _observables(found: dict[str, Any]) -> str:
+    rows = []
+    for side, name in (("peer", "numpy"), ("ours", "calo-train")):
+        seconds, is_ours = found["seconds"][side], side == "ours"
+        ratios = [f"{found['ratio'][clock]:.1f}" if is_ours else "" for clock in ("cpu", "wall")]
+        peak = max(run["peak_bytes"] for run in found["runs"]["ours"]) if is_ours else None
+        times = [f"{seconds[clock]:.3g} s" for clock in ("cpu", "wall")]
+        rows.append(_row(name, *times, *ratios, "" if peak is None else _gibibytes(peak)))
+    head = _OBSERVABLES.format(**{key: found[key] for key in ("showers", "peer_showers", "rounds")})
+    machine = found["machine"]
+    return head + "".join(rows) + _machine(machine["cpu"], machine["threads"], found["versions"])
 
 
 def _row(*cells: object) -> str:

@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llvmlite import ir
 
+from calo_train.kernels.integers import INDEX, Condition, Count, Counter, Integer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-_INDEX = ir.IntType(64)
 _POINTER = ir.PointerType()
 
+__all__ = [
+    "FLOAT32", "FLOAT64", "PRECISIONS", "Bits", "Code", "Condition", "Counter", "Integer", "Mask",
+    "Pointer", "Precision", "Variable", "Vector",
+]  # fmt: skip
+
 Number: TypeAlias = "float | Vector"
-Count: TypeAlias = "int | Integer"
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Code:
         precision: Precision,
         lanes: int,
     ) -> None:
-        kinds = {"pointer": _POINTER, "integer": _INDEX, "double": ir.DoubleType()}
+        kinds = {"pointer": _POINTER, "integer": INDEX, "double": ir.DoubleType()}
         signature = ir.FunctionType(ir.VoidType(), [kinds[kind] for _, kind in arguments])
         function = ir.Function(module, signature, name)
         self._module = module
@@ -117,7 +122,7 @@ class Code:
 
     def index(self, value: Count) -> Integer:
         """Give an integer."""
-        return value if isinstance(value, Integer) else Integer(self, ir.Constant(_INDEX, value))
+        return value if isinstance(value, Integer) else Integer(self, ir.Constant(INDEX, value))
 
     def spread(self, scalar: ir.Value) -> Vector:
         """Put one scalar into every lane."""
@@ -135,7 +140,7 @@ class Code:
 
     def counter(self, initial: Count = 0) -> Counter:
         """Give an integer that can be set again."""
-        counter = Counter(self, self._entry.alloca(_INDEX))
+        counter = Counter(self, self._entry.alloca(INDEX))
         counter.set(initial)
         return counter
 
@@ -151,12 +156,12 @@ class Code:
     @contextmanager
     def loop(self, start: Count, stop: Count, step: Count = 1) -> Iterator[Integer]:
         """Repeat the body of a with-block for start, start + step, ... below stop."""
-        counter = self._entry.alloca(_INDEX)
+        counter = self._entry.alloca(INDEX)
         self.builder.store(self.index(start).value, counter)
         head, body, end = (self._function.append_basic_block(name) for name in _LOOP_BLOCKS)
         self.builder.branch(head)
         self.builder.position_at_end(head)
-        now = self.builder.load(counter, typ=_INDEX)
+        now = self.builder.load(counter, typ=INDEX)
         is_inside = self.builder.icmp_signed("<", now, self.index(stop).value)
         self.builder.cbranch(is_inside, body, end)
         self.builder.position_at_end(body)
@@ -177,7 +182,7 @@ class Code:
         switch = self.builder.switch(kind.value, end)
         for number, write in cases:
             block = self._function.append_basic_block("case")
-            switch.add_case(ir.Constant(_INDEX, number), block)
+            switch.add_case(ir.Constant(INDEX, number), block)
             self.builder.position_at_end(block)
             write()
             self.builder.branch(end)
@@ -185,65 +190,6 @@ class Code:
 
 
 _LOOP_BLOCKS = ("head", "inside", "behind")
-
-
-@dataclass(frozen=True, eq=False)
-class Integer:
-    """A 64-bit integer of the running kernel."""
-
-    code: Code
-    value: ir.Value
-
-    def __add__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.add(self.value, self._of(other)))
-
-    def __sub__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.sub(self.value, self._of(other)))
-
-    def __mul__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.mul(self.value, self._of(other)))
-
-    def __floordiv__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.sdiv(self.value, self._of(other)))
-
-    def __lt__(self, other: Count) -> Condition:
-        return self._compared("<", other)
-
-    def __ge__(self, other: Count) -> Condition:
-        return self._compared(">=", other)
-
-    def shifted_right(self, places: int) -> Integer:
-        """Move the bits down; the sign follows."""
-        return Integer(self.code, self.code.builder.ashr(self.value, self._of(places)))
-
-    def as_vector(self) -> Vector:
-        """Give the number in every lane."""
-        code = self.code
-        return code.spread(code.builder.sitofp(self.value, code.precision.scalar))
-
-    def minimum(self, other: Count) -> Integer:
-        """Give the smaller of two."""
-        is_less = self._compared("<", other).value
-        return Integer(self.code, self.code.builder.select(is_less, self.value, self._of(other)))
-
-    def _compared(self, relation: str, other: Count) -> Condition:
-        compared = self.code.builder.icmp_signed(relation, self.value, self._of(other))
-        return Condition(self.code, compared)
-
-    def _of(self, other: Count) -> ir.Value:
-        return self.code.index(other).value
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """Whether something holds, for `Code.when`."""
-
-    code: Code
-    value: ir.Value
-
-    def as_integer(self) -> Integer:
-        """Give 1 where it holds, else 0."""
-        return Integer(self.code, self.code.builder.zext(self.value, _INDEX))
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,8 +205,8 @@ class Pointer:
 
     def integer(self, index: Count) -> Integer:
         """Read the 64-bit integer number `index`."""
-        place = self._moved(index, _INDEX)
-        return Integer(self.code, self.code.builder.load(place.value, typ=_INDEX))
+        place = self._moved(index, INDEX)
+        return Integer(self.code, self.code.builder.load(place.value, typ=INDEX))
 
     def vector(self, offset: Count = 0) -> Vector:
         """Read a vector that starts at number `offset`."""
@@ -291,7 +237,7 @@ class Pointer:
         """Read the signed 32-bit integer number `index`; of a float32, its bits."""
         code, kind = self.code, ir.IntType(32)
         value = code.builder.load(self._moved(index, kind).value, typ=kind)
-        return Integer(code, code.builder.sext(value, _INDEX))
+        return Integer(code, code.builder.sext(value, INDEX))
 
     def widened(self, index: Count) -> Vector:
         """Read float32 number `index` into every lane of a float64 kernel."""
@@ -302,7 +248,7 @@ class Pointer:
     def store_integer(self, index: Count, value: Count) -> None:
         """Write the 64-bit integer number `index`."""
         code = self.code
-        code.builder.store(code.index(value).value, self._moved(index, _INDEX).value)
+        code.builder.store(code.index(value).value, self._moved(index, INDEX).value)
 
     def store_lane(self, offset: Count, vector: Vector, lane: int = 0) -> None:
         """Write one lane as number `offset`."""
@@ -471,19 +417,3 @@ class Variable:
     def set(self, value: Vector) -> None:
         """Give it a new value."""
         self.code.builder.store(value.value, self.place)
-
-
-@dataclass(frozen=True, eq=False)
-class Counter:
-    """An integer that a loop carries on."""
-
-    code: Code
-    place: ir.Value
-
-    def get(self) -> Integer:
-        """Give the present value."""
-        return Integer(self.code, self.code.builder.load(self.place, typ=_INDEX))
-
-    def set(self, value: Count) -> None:
-        """Give it a new value."""
-        self.code.builder.store(self.code.index(value).value, self.place)
