@@ -174,6 +174,9 @@ def compare(number: int, peer_number: int, rounds: int) -> dict[str, Any]:
         }
         for side, found in runs.items()
     }
+    import numpy as np
+    import torch
+
     return {
         "showers": f"2 x {number}",
         "peer_showers": f"2 x {peer_number}, seconds scaled",
@@ -183,7 +186,12 @@ def compare(number: int, peer_number: int, rounds: int) -> dict[str, Any]:
             clock: seconds["peer"][clock] / seconds["ours"][clock] for clock in seconds["ours"]
         },
         "runs": runs,
-        "machine": {"cores": os.cpu_count(), "cpu": platform.machine()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "cpu": platform.machine(),
+            "threads": runs["ours"][0]["threads"],
+        },
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }
 
 

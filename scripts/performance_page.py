@@ -137,7 +137,9 @@ def _observables(found: dict[str, Any]) -> str:
         peak = max(run["peak_bytes"] for run in found["runs"]["ours"]) if is_ours else None
         times = [f"{seconds[clock]:.3g} s" for clock in ("cpu", "wall")]
         rows.append(_row(name, *times, *ratios, "" if peak is None else _gibibytes(peak)))
-    head = _OBSERVABLES.format(**{key: found[key] for key in ("showers", "peer_showers", "rounds")})
+    head = _OBSERVABLES.format(
+        **{key: found[key] for key in ("showers", "peer_showers", "rounds")}
+    )
     machine = found["machine"]
     return head + "".join(rows) + _machine(machine["cpu"], machine["threads"], found["versions"])
 
