@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from calo_train.cli.evaluation_inputs import Inputs
+    from calo_train.evaluation.results import Settings
 
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -33,6 +34,17 @@ Targets = Annotated[
 Reference = Annotated[
     list[str] | None,
     typer.Option(help="Independent showers to judge by [default: those a run held out]."),
+]
+Training = Annotated[
+    list[str] | None,
+    typer.Option(help="Showers that the samples were trained on [default: those of a run]."),
+]
+DifferentEnergies = Annotated[
+    bool,
+    typer.Option(
+        "--allow-different-energies",
+        help="Go on with another incident spectrum than the reference's.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the report [default: in RUN/reports].")]
 Dataset = Annotated[
@@ -61,6 +73,7 @@ def evaluate(
     targets: Targets = None,
     *,
     reference: Reference = None,
+    training: Training = None,
     out: Out = None,
     dataset: Dataset = None,
     threshold: Threshold = None,
@@ -68,6 +81,7 @@ def evaluate(
     seed: Seed = 0,
     classifier_runs: Runs = 3,
     extrapolate: Extrapolate = False,
+    allow_different_energies: DifferentEnergies = False,
     compare: Compare = None,
     fail_conditions: FailIf = None,
     force: Force = False,
@@ -81,8 +95,9 @@ def evaluate(
     generator is sampled at the reference's conditions; several targets share one report.
     """
     request = InputRequest(
-        targets or [], tuple(reference or ()), dataset, threshold, seed, number, extrapolate
-    )
+        targets or [], tuple(reference or ()), dataset, threshold, seed, number, extrapolate,
+        tuple(training or ()),
+    )  # fmt: skip
 
     def command() -> None:
         conditions = parse_conditions(fail_conditions)
@@ -90,10 +105,21 @@ def evaluate(
             compare_files(*compare, conditions, is_json=as_json)
             return
         require_targets(request.targets)
+        from calo_train.evaluation.classifier import Protocol
+        from calo_train.evaluation.results import Settings
+
         inputs = open_inputs(request)
         folder = inputs.report if out is None else out.expanduser()
         page, metrics = _report(
-            inputs, folder, seed=seed, classifier_runs=classifier_runs, is_forced=force
+            inputs,
+            folder,
+            Settings(
+                inputs.threshold,
+                seed=seed,
+                protocol=Protocol(num_runs=classifier_runs),
+                allow_different_energies=allow_different_energies,
+            ),
+            is_forced=force,
         )
         if as_json:
             from calo_train.evaluation.report_folder import as_json as to_text
@@ -119,24 +145,21 @@ def main() -> None:
 
 
 def _report(
-    inputs: Inputs, folder: Path, *, seed: int, classifier_runs: int, is_forced: bool
+    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool
 ) -> tuple[Path, Mapping[str, Any]]:
     from calo_train.atomic_files import require_writable
-    from calo_train.evaluation.classifier import Protocol
     from calo_train.evaluation.comparison import evaluate
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
     from calo_train.evaluation.report import write_report
     from calo_train.evaluation.report_folder import ReportFolder
-    from calo_train.evaluation.results import Settings
 
-    settings = Settings(inputs.threshold, seed=seed, protocol=Protocol(num_runs=classifier_runs))
     report = ReportFolder(folder)
     # Before the work, so that it is not lost at its end.
     report.require_replaceable(
         planned_inputs(inputs.samples, inputs.reference, settings), is_forced=is_forced
     )
     require_writable(folder)
-    evaluation = evaluate(inputs.samples, inputs.reference, settings)
+    evaluation = evaluate(inputs.samples, inputs.reference, settings, inputs.training)
     metrics = metrics_of(evaluation)
     return write_report(report, evaluation, metrics), metrics
 

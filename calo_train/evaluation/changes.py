@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SIGNIFICANT = 3.0
-_ERROR_SUFFIXES = ("error", "deviation")
+_ERROR_SUFFIXES = ("error", "deviation")  # the first that is there
 _NUM_SHOWN = 8  # differences in a message
 
 
@@ -165,20 +165,19 @@ def _measured(sample: Mapping[str, Any]) -> dict[str, Measured]:
     numbers = {name: value for name, value in numbers_in(sample) if value is not None}
     found = {}
     for name, value in numbers.items():
-        errors = [
-            f"{name}_{suffix}" for suffix in _ERROR_SUFFIXES if f"{name}_{suffix}" in numbers
-        ]
-        if errors and f"{name}_floor" in numbers:
-            spread = next(
-                (
-                    numbers[f"{name}_floor_{suffix}"]
-                    for suffix in _ERROR_SUFFIXES
-                    if f"{name}_floor_{suffix}" in numbers
-                ),
-                0.0,
-            )
-            found[name] = Measured(value, numbers[errors[0]], numbers[f"{name}_floor"], spread)
+        # Two spellings: `auc`, `auc_error`, `auc_floor`; and a block of value, error, floor.
+        block, _, last = name.rpartition(".")
+        title, stem = (block, f"{block}.") if last == "value" else (name, f"{name}_")
+        error = _first_of(numbers, [f"{stem}{suffix}" for suffix in _ERROR_SUFFIXES])
+        spread = _first_of(numbers, [f"{stem}floor_{suffix}" for suffix in _ERROR_SUFFIXES])
+        floor = numbers.get(f"{stem}floor")
+        if error is not None and floor is not None:
+            found[title] = Measured(value, error, floor, spread or 0.0)
     return found
+
+
+def _first_of(numbers: Mapping[str, float], names: list[str]) -> float | None:
+    return next((numbers[name] for name in names if name in numbers), None)
 
 
 def _lines(sample: SampleChanges) -> Iterator[str]:

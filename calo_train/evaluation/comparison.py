@@ -10,11 +10,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calo_train.errors import DataError
 from calo_train.evaluation.classifier import ClassifierResult, VoxelScale, classify
-from calo_train.evaluation.deposits import FloatArray, Grid
+from calo_train.evaluation.deposits import Grid
 from calo_train.evaluation.floor import Halves, half_splits, matched_size
 from calo_train.evaluation.further import further_distances
+from calo_train.evaluation.incident_spectra import spectrum_warning
+from calo_train.evaluation.known_showers import Training, copy_warnings, find_copies
+from calo_train.evaluation.memorisation import Copies, memorisation_of
 from calo_train.evaluation.moments import repeated_correlations
 from calo_train.evaluation.observable_distances import (
     TablePair,
@@ -25,7 +27,6 @@ from calo_train.evaluation.results import Evaluation, SampleResult, Settings
 from calo_train.evaluation.spectrum import spectrum_edges, voxel_range
 from calo_train.evaluation.table import ShowerTable, measure
 from calo_train.progress import Progress
-from calo_train.quantities import format_energy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,37 +34,48 @@ if TYPE_CHECKING:
     from calo_train.evaluation.distances import Binning
     from calo_train.evaluation.shower_set import ShowerSet
 
-_SPECTRUM_PROBABILITY = 1e-6  # of two equal incident spectra being called different
 _FEW_SHOWERS = 500
 _log = logging.getLogger(__name__)
 
 
-def evaluate(samples: Sequence[ShowerSet], reference: ShowerSet, settings: Settings) -> Evaluation:
-    """Judge samples by a reference on the same detector.
+def evaluate(
+    samples: Sequence[ShowerSet],
+    reference: ShowerSet,
+    settings: Settings,
+    training: Training | None = None,
+) -> Evaluation:
+    """Judge samples by a reference on the same detector; `training` of each, where known.
 
-    Raises DataError for other detectors, other incident spectra, too few or invalid showers.
+    Raises DataError for other detectors, a reference that was trained on, other incident spectra,
+    too few or invalid showers.
     """
-    for sample in samples:
-        reference.geometry.require_equal(
-            sample.geometry,
-            where=f"{sample.label} against {reference.label}",
-            do="give a reference of the sample's detector; calo-data info FILE shows it",
-        )
+    training = training or (None,) * len(samples)
+    _require_one_detector(reference, [*samples, *filter(None, training)])
     clock = _Clock()
+    copies = find_copies(reference, samples, training, settings.threshold)
+    clock.lap("copies")
     grid = Grid.of(reference.geometry)
     edges = spectrum_edges(voxel_range(reference, settings.threshold), settings.threshold)
     table, *tables = (
         measure(showers, grid, threshold=settings.threshold, spectrum=edges)
         for showers in (reference, *samples)
     )
-    for sample, sample_table in zip(samples, tables, strict=True):
-        require_same_spectrum(sample.label, sample_table, reference.label, table)
+    spectra = [
+        spectrum_warning(
+            sample.label,
+            sample_table.incident_energy,
+            reference.label,
+            table.incident_energy,
+            is_allowed=settings.allow_different_energies,
+        )
+        for sample, sample_table in zip(samples, tables, strict=True)
+    ]
     clock.lap("observables")
     size = matched_size(len(table), [len(other) for other in tables])
     frame = _Frame(reference, table, grid, settings, automatic_binnings(table, grid), size)
     results = tuple(
-        _judge(sample, sample_table, frame, clock)
-        for sample, sample_table in zip(samples, tables, strict=True)
+        _judge(_Judged(*entry), frame, clock)
+        for entry in zip(samples, tables, training, copies, spectra, strict=True)
     )
     return Evaluation(
         reference, table, results, grid, settings, frame.binnings, edges, size,
@@ -71,23 +83,24 @@ def evaluate(samples: Sequence[ShowerSet], reference: ShowerSet, settings: Setti
     )  # fmt: skip
 
 
-def require_same_spectrum(
-    label: str, table: ShowerTable, reference_label: str, reference_table: ShowerTable
-) -> None:
-    """Raise DataError, with both described, when the incident energies differ (KS, p < 1e-6)."""
-    from scipy.stats import ks_2samp
-
-    found, expected = table.incident_energy, reference_table.incident_energy
-    probability = float(ks_2samp(found, expected, method="asymp").pvalue)
-    if probability < _SPECTRUM_PROBABILITY:
-        raise DataError(
-            f"incident energies differ: {_spectrum_words(found)} in the sample, "
-            f"{_spectrum_words(expected)} in the reference "
-            f"(Kolmogorov-Smirnov p = {probability:.0e})",
-            where=f"{label} against {reference_label}",
-            do="draw the sample at the reference's conditions: calo-sample GENERATOR --like "
-            "REFERENCE; with other energies every metric would differ",
+def _require_one_detector(reference: ShowerSet, others: Sequence[ShowerSet]) -> None:
+    for showers in others:
+        reference.geometry.require_equal(
+            showers.geometry,
+            where=f"{showers.label} against {reference.label}",
+            do="give a reference of the sample's detector; calo-data info FILE shows it",
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """A measured sample, and what is known of it before it is compared."""
+
+    showers: ShowerSet
+    table: ShowerTable
+    training: ShowerSet | None
+    copies: Copies
+    spectrum_warning: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,17 +139,26 @@ class _Clock:
         self._last = now
 
 
-def _judge(sample: ShowerSet, table: ShowerTable, frame: _Frame, clock: _Clock) -> SampleResult:
+def _judge(judged: _Judged, frame: _Frame, clock: _Clock) -> SampleResult:
+    sample, table = judged.showers, judged.table
     splits = frame.splits(len(table))
     pair = TablePair(frame.table, table, frame.grid, splits)
     compared = compare_observables(pair, frame.binnings)
     correlations = repeated_correlations(frame.table, table, splits).metric
     clock.lap("distances")
     further = further_distances(pair, frame.reference, sample, frame.settings)
+    memorisation = memorisation_of(
+        judged.copies,
+        (frame.reference, sample),
+        judged.training,
+        pair,
+        threshold=frame.settings.threshold,
+        seed=frame.settings.seed,
+    )
     clock.lap("further distances")
     classifier = _classify(sample, table, frame, splits)
     clock.lap("classifier")
-    warnings = _sample_warnings(sample, table, frame)
+    warnings = _sample_warnings(judged, frame)
     return SampleResult(
         sample,
         table,
@@ -146,6 +168,7 @@ def _judge(sample: ShowerSet, table: ShowerTable, frame: _Frame, clock: _Clock) 
         classifier,
         warnings,
         further,
+        memorisation,
         details=compared.details,
     )
 
@@ -191,12 +214,16 @@ def _reference_warnings(reference: ShowerSet, table: ShowerTable, size: int) -> 
     return _logged(found)
 
 
-def _sample_warnings(sample: ShowerSet, table: ShowerTable, frame: _Frame) -> tuple[str, ...]:
-    found = list(sample.notes)
-    if table.health.num_invalid:
-        found.append(_invalid_words(sample.label, table))
-    if sample.fingerprint() == frame.reference.fingerprint():
+def _sample_warnings(judged: _Judged, frame: _Frame) -> tuple[str, ...]:
+    sample, found = judged.showers, list(judged.showers.notes)
+    if judged.spectrum_warning is not None:
+        found.append(judged.spectrum_warning)
+    if judged.table.health.num_invalid:
+        found.append(_invalid_words(sample.label, judged.table))
+    is_reference = sample.fingerprint() == frame.reference.fingerprint()
+    if is_reference:
         found.append("sample and reference hold the same showers: this is a self-check")
+    found += copy_warnings(sample, judged.copies, is_reference=is_reference)
     return _logged(found)
 
 
@@ -211,12 +238,4 @@ def _invalid_words(label: str, table: ShowerTable) -> str:
     return (
         f"{label}: {health.num_non_finite} showers with NaN or infinite and {health.num_negative} "
         f"with negative voxel energies of {health.num_read} are left out; results are of the rest"
-    )
-
-
-def _spectrum_words(energies: FloatArray) -> str:
-    low, mean, high = energies.min(), energies.mean(), energies.max()
-    return (
-        f"{len(energies)} showers of {format_energy(float(low))} to {format_energy(float(high))}, "
-        f"mean {format_energy(float(mean))}"
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from calo_train import __version__
 from calo_train.evaluation.floor import verdict_of
 from calo_train.evaluation.further_data import further_data
+from calo_train.evaluation.memorisation import memorisation_data
 from calo_train.evaluation.plain_data import metric_data, observable_data, rounded
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _settings_of(settings: Settings) -> dict[str, Any]:
         "threshold": settings.threshold,
         "seed": settings.seed,
         "repetitions": settings.repetitions,
+        "allow_different_energies": settings.allow_different_energies,
         "classifier": protocol,
     }
 
@@ -96,6 +98,7 @@ def _sample_of(result: SampleResult) -> dict[str, Any]:
         | {"verdict": verdict_of(result.correlations.significance)},
         "classifier": None if result.classifier is None else _classifier_of(result.classifier),
         **further_data(result.further),
+        "memorisation": memorisation_data(result.memorisation),
         "warnings": list(result.warnings),
     }
 

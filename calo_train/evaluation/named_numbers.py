@@ -2,8 +2,7 @@
 
 `observables.num_hits.separation` and `num_hits.separation` are one number; `separation` alone is
 many, and is refused with what it could mean. The headline `observables` come before others of the
-same name. Names of blocks beside the samples (`settings`,
-`reference`) begin at the top.
+same name. Names of blocks beside the samples (`settings`, `reference`) begin at the top.
 """
 
 from __future__ import annotations
@@ -103,10 +102,17 @@ def _resolve(name: str, known: set[str]) -> str:
 def _given(value: float | None, block: Mapping[str, Any], path: str, label: str) -> float:
     if value is not None:
         return value
-    reasons = block.get("reasons", {})
-    near = next((text for key, text in reasons.items() if path.startswith(key)), "it is null")
     raise DataError(
-        f"{path} could not be given: {near}",
+        f"{path} could not be given: {_reason(block, path) or 'it is null'}",
         where=label or METRICS_FILE,
         do="mend the reason, or leave the number out of the condition",
     )
+
+
+def _reason(block: Mapping[str, Any], path: str) -> str | None:
+    """Find the `reason` beside a null, or in the nearest block around it."""
+    reason = block.get("reason")
+    for name in path.split(".")[:-1]:
+        block = block[name]
+        reason = block.get("reason") or reason
+    return reason

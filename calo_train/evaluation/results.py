@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.deposits import FloatArray, Grid
     from calo_train.evaluation.distances import Binning
     from calo_train.evaluation.further import FurtherDistances
+    from calo_train.evaluation.memorisation import Memorisation
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.evaluation.table import ShowerTable
 
@@ -26,6 +27,7 @@ class Settings:
     seed: int = 0
     repetitions: int = 50
     protocol: Protocol = field(default_factory=Protocol)
+    allow_different_energies: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,7 @@ class SampleResult:
     classifier: ClassifierResult | None
     warnings: tuple[str, ...]
     further: FurtherDistances
+    memorisation: Memorisation
     details: tuple[ObservableResult, ...] = ()
 
     def layers_of(self, name: str) -> tuple[ObservableResult, ...]:
