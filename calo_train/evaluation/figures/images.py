@@ -14,6 +14,8 @@ from calo_train.evaluation.figures.style import (
     ReportFigure,
     caption_tail,
     new_figure,
+    suffix_of,
+    words_of,
 )
 from calo_train.quantities import format_energy
 
@@ -79,8 +81,8 @@ def _average_shower_figure(
     for axes in panels[-1]:
         axes.set_xlabel("layer")
     return ReportFigure(
-        name=f"average_shower{_suffix(evaluation, result)}",
-        title="Average shower" + _of(evaluation, result),
+        name=f"average_shower{suffix_of(evaluation, result)}",
+        title="Average shower" + words_of(evaluation, result),
         section=section,
         caption="Mean energy per layer and cell, summed over the other transverse axis. "
         f"{caption_tail(evaluation)}",
@@ -118,8 +120,8 @@ def _single_showers_figure(
         axes.set_xlabel("layer")
     figure.colorbar(mesh, ax=panels, label="energy [MeV]", pad=0.01)
     return ReportFigure(
-        name=f"single_showers{_suffix(evaluation, result)}",
-        title="Single showers" + _of(evaluation, result),
+        name=f"single_showers{suffix_of(evaluation, result)}",
+        title="Single showers" + words_of(evaluation, result),
         section=section,
         caption=f"The first {num_columns} showers of either file, not chosen. "
         f"{caption_tail(evaluation)}",
@@ -189,11 +191,3 @@ def _axis_columns(
     lengths = [len(piece) for piece in numbers["layer"]]
     names: Column = np.repeat([profile.name for profile in profiles], lengths)
     return {"axis": names} | {key: np.concatenate(values) for key, values in numbers.items()}
-
-
-def _suffix(evaluation: Evaluation, result: SampleResult) -> str:
-    return f"_{evaluation.samples.index(result) + 1}" if len(evaluation.samples) > 1 else ""
-
-
-def _of(evaluation: Evaluation, result: SampleResult) -> str:
-    return f", {result.showers.label}" if len(evaluation.samples) > 1 else ""

@@ -15,6 +15,8 @@ from calo_train.evaluation.figures.style import (
     ReportFigure,
     caption_tail,
     new_figure,
+    suffix_of,
+    words_of,
     write_header,
 )
 from calo_train.evaluation.moments import CORRELATED, correlation_columns, correlation_matrix
@@ -147,7 +149,6 @@ def _correlations_figure(
         axes.set_title(title, fontsize=11)
         figure.colorbar(image, ax=axes, shrink=0.82, pad=0.02)
     rows, columns = (index.ravel() for index in np.indices(reference.shape))
-    many = len(evaluation.samples) > 1
     numbers: dict[str, Column] = {
         "first": [CORRELATED[row] for row in rows],
         "second": [CORRELATED[column] for column in columns],
@@ -155,8 +156,8 @@ def _correlations_figure(
         "sample": sample.ravel(),
     }
     return ReportFigure(
-        name="correlations" + (f"_{evaluation.samples.index(result) + 1}" if many else ""),
-        title="Correlations" + (f", {result.showers.label}" if many else ""),
+        name="correlations" + suffix_of(evaluation, result),
+        title="Correlations" + words_of(evaluation, result),
         section=section,
         caption="Pearson correlations of shower observables: first and second moments, energies, "
         f"hits and the shares of the thirds of the depth. {caption_tail(evaluation)}",
