@@ -88,11 +88,14 @@ def measure(
     Raises DataError when more than 1 % of them hold NaN, infinite or negative energies.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
     filling, health = _Filling.of(len(showers), grid, SpectrumBins(spectrum)), ShowerHealth()
     with (
         Progress(f"observables of {showers.label}", len(showers), unit="showers") as progress,
         ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="observables") as threads,
+        # Threads of small matrix products, below those here, would only wait for each other.
+        threadpool_limits(1),
     ):
         for block in showers.blocks():
             valid = _valid_rows(block, health)
