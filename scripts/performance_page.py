@@ -56,9 +56,9 @@ _OBSERVABLES = """
 All observables of `calo-eval` and the official CaloChallenge separation powers (with one
 repetition of their floor) of {showers} showers of data-set-2 size that lie in memory, against the
 official observables and separation powers in plain numpy: layer by layer, float64, whole arrays
-({peer_showers}). Medians over rounds of the benchmark ({rounds}). numpy takes one thread, so with
-free cores the ratio of wall times is that of CPU times, times the threads of calo-train; wall times
-on a shared machine vary.
+({peer_showers}). Medians over rounds of the benchmark ({rounds}). numpy takes one thread: with
+free cores the ratio of wall times is that of CPU times, times the threads of calo-train. The wall
+times here were taken on a busy machine.
 
 | | CPU time | wall time | ratio, CPU | ratio, wall | memory |
 | --- | --- | --- | --- | --- | --- |
