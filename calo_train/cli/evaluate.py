@@ -58,7 +58,23 @@ Number = Annotated[
     typer.Option("-n", "--number", min=1, help="Use the first N showers of each file."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of samples, halves and classifiers.")]
-Runs = Annotated[int, typer.Option(min=0, help="Trainings of the classifier; 0 leaves it out.")]
+Classifier = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Classifier to train, may be repeated: l2lflows, low, low_normed, high, resnet, "
+        "multi (among samples), none [default: l2lflows, high, multi]."
+    ),
+]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full", help="Train classifiers by the published protocols (hours; low, high, resnet)."
+    ),
+]
+Runs = Annotated[
+    int | None,
+    typer.Option(min=0, help="Trainings of each classifier; 0 leaves them out [default: 3]."),
+]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
 ]
@@ -79,7 +95,9 @@ def evaluate(
     threshold: Threshold = None,
     number: Number = None,
     seed: Seed = 0,
-    classifier_runs: Runs = 3,
+    classifier: Classifier = None,
+    full: Full = False,
+    classifier_runs: Runs = None,
     extrapolate: Extrapolate = False,
     allow_different_energies: DifferentEnergies = False,
     compare: Compare = None,
@@ -100,14 +118,17 @@ def evaluate(
     )  # fmt: skip
 
     def command() -> None:
+        from calo_train.evaluation.classifiers.catalogue import ClassifierRequest
+
         conditions = parse_conditions(fail_conditions)
         if compare is not None:
             compare_files(*compare, conditions, is_json=as_json)
             return
         require_targets(request.targets)
-        from calo_train.evaluation.classifier import Protocol
         from calo_train.evaluation.results import Settings
 
+        # Before anything is drawn.
+        wanted = ClassifierRequest(tuple(classifier or ()), full, classifier_runs)
         inputs = open_inputs(request)
         folder = inputs.report if out is None else out.expanduser()
         page, metrics = _report(
@@ -116,7 +137,7 @@ def evaluate(
             Settings(
                 inputs.threshold,
                 seed=seed,
-                protocol=Protocol(num_runs=classifier_runs),
+                classifiers=wanted.protocols(inputs.reference.geometry),
                 allow_different_energies=allow_different_energies,
             ),
             is_forced=force,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calo_train.evaluation.floor import VERDICTS, verdict_of
+from calo_train.evaluation.floor import VERDICTS
 from calo_train.evaluation.words import significance_words
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def _classifier_card(result: SampleResult) -> Card | None:
         return None
     auc, floor = result.classifier.auc, result.classifier.floor
     return Card(
-        "classifier AUC",
+        result.classifier.title,
         f"{auc[0]:.3f} ± {auc[1]:.3f}",
         f"floor {floor[0]:.3f} ± {result.classifier.floor_error:.3f}; "
         f"{result.classifier.num_per_class} showers a class",
-        VERDICT_STYLES[verdict_of(result.classifier.significance)],
+        VERDICT_STYLES[result.classifier.verdict],
     )
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calo_train.evaluation.classifier import ClassifierResult, VoxelScale, classify
+from calo_train.evaluation.classifiers.stage import ClassifierStage
 from calo_train.evaluation.deposits import Grid
 from calo_train.evaluation.floor import Halves, half_splits, matched_size
 from calo_train.evaluation.further import further_distances
@@ -26,7 +26,6 @@ from calo_train.evaluation.observable_distances import (
 from calo_train.evaluation.results import Evaluation, SampleResult, Settings
 from calo_train.evaluation.spectrum import spectrum_edges, voxel_range
 from calo_train.evaluation.table import ShowerTable, measure
-from calo_train.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,14 +71,20 @@ def evaluate(
     ]
     clock.lap("observables")
     size = matched_size(len(table), [len(other) for other in tables])
-    frame = _Frame(reference, table, grid, settings, automatic_binnings(table, grid), size)
+    stage = ClassifierStage.of(
+        reference, table, grid, settings.classifiers,
+        threshold=settings.threshold, seed=settings.seed,
+    )  # fmt: skip
+    frame = _Frame(reference, table, grid, settings, automatic_binnings(table, grid), size, stage)
     results = tuple(
         _judge(_Judged(*entry), frame, clock)
         for entry in zip(samples, tables, training, copies, spectra, strict=True)
     )
+    multi = stage.among(list(zip(samples, tables, strict=True)))
+    clock.lap("classifier")
     return Evaluation(
         reference, table, results, grid, settings, frame.binnings, edges, size,
-        _reference_warnings(reference, table, size), clock.laps,
+        _reference_warnings(reference, table, size), clock.laps, multi,
     )  # fmt: skip
 
 
@@ -113,6 +118,7 @@ class _Frame:
     settings: Settings
     binnings: Mapping[str, tuple[Binning, ...]]  # one each, or one a layer
     size: int
+    stage: ClassifierStage
 
     def splits(self, num_sample: int) -> list[Halves]:
         return list(
@@ -156,7 +162,7 @@ def _judge(judged: _Judged, frame: _Frame, clock: _Clock) -> SampleResult:
         seed=frame.settings.seed,
     )
     clock.lap("further distances")
-    classifier = _classify(sample, table, frame, splits)
+    classifiers = frame.stage.judge(sample, table, splits)
     clock.lap("classifier")
     warnings = _sample_warnings(judged, frame)
     return SampleResult(
@@ -165,41 +171,12 @@ def _judge(judged: _Judged, frame: _Frame, clock: _Clock) -> SampleResult:
         compared.observables,
         compared.layers,
         correlations,
-        classifier,
+        classifiers,
         warnings,
         further,
         memorisation,
         details=compared.details,
     )
-
-
-def _classify(
-    sample: ShowerSet, table: ShowerTable, frame: _Frame, splits: list[Halves]
-) -> ClassifierResult | None:
-    protocol = frame.settings.protocol
-    if protocol.num_runs == 0:
-        return None
-    hits = float(frame.table.observables["num_hits"].sum())
-    mean_hit = float(frame.table.observables["visible_energy"].sum()) / hits if hits else 1.0
-    positions = [
-        Halves(
-            frame.table.positions[halves.first],
-            frame.table.positions[halves.second],
-            table.positions[halves.sample],
-        )
-        for halves in splits[: protocol.num_runs]
-    ]
-    epochs = 2 * protocol.num_runs * protocol.num_epochs
-    with Progress(f"classifier of {sample.label}", epochs, unit="epochs") as progress:
-        return classify(
-            sample,
-            frame.reference,
-            positions,
-            protocol,
-            scale=VoxelScale(frame.settings.threshold, mean_hit),
-            seed=frame.settings.seed,
-            progress=progress,
-        )
 
 
 def _reference_warnings(reference: ShowerSet, table: ShowerTable, size: int) -> tuple[str, ...]:

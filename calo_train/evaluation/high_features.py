@@ -18,28 +18,44 @@ if TYPE_CHECKING:
 
 _SMALL = 1e-8  # MeV, of empty layers
 _LENGTH = 100.0  # mm
+_TRANSVERSE = ("layer_centroid_x", "layer_centroid_y", "layer_width_x", "layer_width_y")
+_RADIAL = ("layer_centroid_r", "layer_width_r")
 
 
 def high_features(table: ShowerTable, grid: Grid) -> FloatArray:
     """Give (n, features); 362 for data sets 2 and 3."""
+    return np.stack([_feature(table, grid, *column) for column in high_columns(grid)], axis=1)
+
+
+def high_columns(grid: Grid) -> list[tuple[str, int | None]]:
+    """Give the features in order, as observable and layer."""
     layers = grid.geometry.layers
-    every = range(len(layers))
-    angular = [
+    every: list[int | None] = list(range(len(layers)))
+    angular: list[int | None] = [
         index
-        for index in every
-        if not layers[index].is_polar or layers[index].axes[_angle(grid)].num_cells > 1
+        for index, layer in enumerate(layers)
+        if not layer.is_polar or layer.axes[_angle(grid)].num_cells > 1
     ]
-    columns = [np.log10(table.incident_energy)]
-    columns += [np.log10(table.column("layer_energy", index) + _SMALL) for index in every]
-    for name in ("layer_centroid_x", "layer_centroid_y", "layer_width_x", "layer_width_y"):
-        columns += [table.column(name, index) / _LENGTH for index in angular]
-    columns.append(np.log10(table.column("visible_energy") + _SMALL))
-    columns += [
-        1.0 - table.column("layer_hits", index) / layers[index].num_voxels for index in every
+    blocks: list[tuple[str, list[int | None]]] = [
+        ("incident_energy", [None]),
+        ("layer_energy", every),
+        *((name, angular) for name in _TRANSVERSE),
+        ("visible_energy", [None]),
+        ("layer_sparsity", every),
+        *((name, every) for name in (_RADIAL if grid.is_polar else ())),
     ]
-    for name in ("layer_centroid_r", "layer_width_r") if grid.is_polar else ():
-        columns += [table.column(name, index) / _LENGTH for index in every]
-    return np.stack(columns, axis=1)
+    return [(name, layer) for name, chosen in blocks for layer in chosen]
+
+
+def _feature(table: ShowerTable, grid: Grid, name: str, layer: int | None) -> FloatArray:
+    if name == "incident_energy":
+        return np.asarray(np.log10(table.incident_energy))
+    if name in ("layer_energy", "visible_energy"):
+        return np.asarray(np.log10(table.column(name, layer) + _SMALL))
+    if name == "layer_sparsity":  # from the counts: the table keeps shares in float32
+        assert layer is not None
+        return 1.0 - table.column("layer_hits", layer) / grid.geometry.layers[layer].num_voxels
+    return table.column(name, layer) / _LENGTH
 
 
 def _angle(grid: Grid) -> int:

@@ -7,11 +7,12 @@ inputs and settings.
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from calo_train import __version__
+from calo_train.evaluation.classifiers.plain import classifiers_data, multi_data, protocol_data
+from calo_train.evaluation.classifiers.protocol import Protocol
 from calo_train.evaluation.floor import verdict_of
 from calo_train.evaluation.further_data import further_data
 from calo_train.evaluation.memorisation import memorisation_data
@@ -20,7 +21,6 @@ from calo_train.evaluation.plain_data import metric_data, observable_data, round
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calo_train.evaluation.classifier import ClassifierResult
     from calo_train.evaluation.results import (
         Evaluation,
         SampleResult,
@@ -50,6 +50,7 @@ def metrics_of(evaluation: Evaluation) -> dict[str, Any]:
         "settings": _settings_of(settings) | {"matched_showers": evaluation.size},
         "reference": _set_of(evaluation.reference, evaluation.reference_table),
         "samples": [_sample_of(sample) for sample in evaluation.samples],
+        "multi_classifiers": multi_data(evaluation.multi),
         "warnings": list(evaluation.warnings),
         "versions": _versions(),
         "durations": {name: round(value, 3) for name, value in evaluation.durations.items()},
@@ -68,13 +69,14 @@ def planned_inputs(
 
 
 def _settings_of(settings: Settings) -> dict[str, Any]:
-    protocol = asdict(settings.protocol) | {"hidden": list(settings.protocol.hidden)}
+    protocols = [protocol_data(protocol) for protocol in settings.classifiers]
     return {
         "threshold": settings.threshold,
         "seed": settings.seed,
         "repetitions": settings.repetitions,
         "allow_different_energies": settings.allow_different_energies,
-        "classifier": protocol,
+        "classifier": protocols[0] if protocols else protocol_data(Protocol(num_runs=0)),
+        "classifiers": protocols,
     }
 
 
@@ -96,7 +98,7 @@ def _sample_of(result: SampleResult) -> dict[str, Any]:
         "layers": {entry.name: observable_data(entry) for entry in result.layers},
         "correlations": metric_data("mean_absolute_difference", result.correlations)
         | {"verdict": verdict_of(result.correlations.significance)},
-        "classifier": None if result.classifier is None else _classifier_of(result.classifier),
+        **classifiers_data(result.classifiers),
         **further_data(result.further),
         "memorisation": memorisation_data(result.memorisation),
         "warnings": list(result.warnings),
@@ -117,23 +119,6 @@ def _set_of(showers: ShowerSet, table: ShowerTable) -> dict[str, Any]:
             "max": rounded(float(table.incident_energy.max())),
         },
         "notes": list(showers.notes),
-    }
-
-
-def _classifier_of(result: ClassifierResult) -> dict[str, Any]:
-    return {
-        "name": "l2lflows_app_c",
-        "showers_per_class": result.num_per_class,
-        "test_showers_per_class": result.num_test,
-        "auc": rounded(result.auc[0]),
-        "auc_deviation": rounded(result.auc[1]),
-        "auc_floor": rounded(result.floor[0]),
-        "auc_floor_deviation": rounded(result.floor[1]),
-        "auc_floor_error": rounded(result.floor_error),
-        "significance": rounded(result.significance),
-        "verdict": verdict_of(result.significance),
-        "runs": [rounded(run.auc) for run in result.sample_runs],
-        "floor_runs": [rounded(run.auc) for run in result.floor_runs],
     }
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calo_train.evaluation.classifier import ClassifierResult, Protocol
+from calo_train.evaluation.classifiers.protocol import Protocol
 from calo_train.evaluation.floor import Metric, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from calo_train.evaluation.classifiers.results import ClassifierResult, MultiResult
     from calo_train.evaluation.deposits import FloatArray, Grid
     from calo_train.evaluation.distances import Binning
     from calo_train.evaluation.further import FurtherDistances
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How an evaluation is done; the threshold is in MeV."""
+    """How an evaluation is done; the threshold is in MeV; no protocol, no classifier."""
 
     threshold: float
     seed: int = 0
     repetitions: int = 50
-    protocol: Protocol = field(default_factory=Protocol)
+    classifiers: tuple[Protocol, ...] = (Protocol(),)
     allow_different_energies: bool = False
 
 
@@ -69,7 +70,7 @@ class ObservableResult:
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
-    """One judged sample: headline observables, single layers, correlations, classifier.
+    """One judged sample: headline observables, single layers, correlations, classifiers.
 
     `details` are further observables, for metrics.json rather than for tables.
     """
@@ -79,7 +80,7 @@ class SampleResult:
     observables: tuple[ObservableResult, ...]
     layers: tuple[ObservableResult, ...]
     correlations: Metric
-    classifier: ClassifierResult | None
+    classifiers: tuple[ClassifierResult, ...]
     warnings: tuple[str, ...]
     further: FurtherDistances
     memorisation: Memorisation
@@ -88,6 +89,11 @@ class SampleResult:
     def layers_of(self, name: str) -> tuple[ObservableResult, ...]:
         """Give the single layers of an observable."""
         return tuple(entry for entry in self.layers if entry.group == name)
+
+    @property
+    def classifier(self) -> ClassifierResult | None:
+        """The classifier that lies farthest above its floor."""
+        return max(self.classifiers, key=lambda found: found.significance, default=None)
 
     @property
     def verdict(self) -> str:
@@ -119,3 +125,4 @@ class Evaluation:
     size: int
     warnings: tuple[str, ...]
     durations: Mapping[str, float]
+    multi: tuple[MultiResult, ...] = ()  # among the samples

@@ -71,7 +71,7 @@ def test_classifier_stands_beside_its_floor():
     dead = sample.energies.copy()
     dead[:, sample.geometry.layer_slices[1]] = 0
     evaluation = judged.judge(judged.changed(sample, dead), reference, protocol=judged.TINY)
-    classifier = evaluation.samples[0].classifier
+    (classifier,) = evaluation.samples[0].classifiers
     assert classifier.num_per_class == evaluation.size == 200
     assert len(classifier.sample_runs) == len(classifier.floor_runs) == 2
     assert classifier.auc[0] > 0.9

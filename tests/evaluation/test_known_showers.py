@@ -22,7 +22,7 @@ def judge(sample: Showers, reference: Showers, training: Showers, **settings):
         judged.shower_set(showers, label)
         for showers, label in ((sample, "sample"), (reference, "reference"), (training, "trained"))
     ]
-    chosen = Settings(judged.THRESHOLD, repetitions=10, protocol=judged.NO_CLASSIFIER, **settings)
+    chosen = Settings(judged.THRESHOLD, repetitions=10, classifiers=(), **settings)
     return evaluate([sets[0]], sets[1], chosen, (sets[2],)).samples[0]
 
 

@@ -58,7 +58,7 @@ def two_samples(label: str = "<b>bold & name</b>") -> Evaluation:
     first, reference = judged.independent_pair(120)
     second = judged.changed(first, first.energies * 1.3)
     samples = [judged.shower_set(first, label), judged.shower_set(second, "second")]
-    settings = Settings(judged.THRESHOLD, repetitions=10, protocol=judged.TINY)
+    settings = Settings(judged.THRESHOLD, repetitions=10, classifiers=(judged.TINY,))
     return evaluate(samples, judged.shower_set(reference, "reference"), settings)
 
 
@@ -122,7 +122,8 @@ def test_page_has_the_verdicts_of_the_metrics(report):
     for sample in metrics["samples"]:
         entries = sorted(sample["observables"].values(), key=lambda entry: -entry["significance"])
         expected += [entry["verdict"] for entry in entries]
-        expected += [sample["correlations"]["verdict"], sample["classifier"]["verdict"]]
+        expected += [sample["correlations"]["verdict"]]
+        expected += [entry["verdict"] for entry in sample["classifiers"].values()]
     assert shown == expected
     assert str(evaluation.size) in text
 
@@ -159,7 +160,7 @@ def test_figures_of_every_detector(name):
 def planned(seed: int = 0) -> dict:
     sample, reference = judged.independent_pair(50)
     sets = [judged.shower_set(sample)], judged.shower_set(reference)
-    return planned_inputs(*sets, Settings(judged.THRESHOLD, seed=seed, protocol=judged.TINY))
+    return planned_inputs(*sets, Settings(judged.THRESHOLD, seed=seed, classifiers=(judged.TINY,)))
 
 
 def test_a_report_of_the_same_inputs_is_written_anew_and_another_asks(tmp_path):
