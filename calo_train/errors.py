@@ -65,6 +65,12 @@ class MachineError(CaloTrainError):
     exit_code = 5
 
 
+class ConditionMet(CaloTrainError):
+    """A condition of `--fail-if` holds: all was done, and the result is what was to be found."""
+
+    exit_code = 6
+
+
 class Stopped(CaloTrainError):
     """A signal asked to stop; everything is saved and the same command goes on."""
 

@@ -46,6 +46,25 @@ def ragged() -> Geometry:
     )
 
 
+def polar_ragged() -> Geometry:
+    """Three polar layers: whole rings, then two equal grids, as in CaloChallenge data set 1."""
+    shapes = ((1, 3), (4, 2), (4, 2))
+    return Geometry(
+        "polar_ragged",
+        tuple(
+            Layer(
+                (
+                    axis("alpha", a, -math.pi, math.pi, unit="rad", is_periodic=True),
+                    axis("r", r, 0, 20),
+                ),
+                3.0 * index,
+                3.0,
+            )
+            for index, (a, r) in enumerate(shapes)
+        ),
+    )
+
+
 def single_voxel() -> Geometry:
     """One layer of one cell."""
     return Geometry("single_voxel", (Layer((axis("x", 1, 0, 1), axis("y", 1, 0, 1)), 0.0, 1.0),))

@@ -1,7 +1,8 @@
 """How a command ends: exit codes, three-part messages, no traceback unless asked.
 
-0 done; 2 usage or configuration; 3 data; 4 diverged; 5 the machine; 75 stopped by a signal and
-130 by Ctrl-C, where the same command resumes. 1 is a bug of ours and says so.
+0 done; 2 usage or configuration; 3 data; 4 diverged; 5 the machine; 6 a condition of --fail-if
+holds; 75 stopped by a signal and 130 by Ctrl-C, where the same command resumes. 1 is a bug of ours
+and says so.
 """
 
 from __future__ import annotations

@@ -11,21 +11,40 @@ import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
+from calo_train.cli.judging import (
+    Compare,
+    FailIf,
+    compare_files,
+    parse_conditions,
+    require_targets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from calo_train.cli.evaluation_inputs import Inputs
+    from calo_train.evaluation.results import Settings
 
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 Targets = Annotated[
-    list[Path], typer.Argument(help="Run folders, generator folders or files of showers.")
+    list[Path] | None, typer.Argument(help="Run folders, generator folders or files of showers.")
 ]
 Reference = Annotated[
     list[str] | None,
     typer.Option(help="Independent showers to judge by [default: those a run held out]."),
+]
+Training = Annotated[
+    list[str] | None,
+    typer.Option(help="Showers that the samples were trained on [default: those of a run]."),
+]
+DifferentEnergies = Annotated[
+    bool,
+    typer.Option(
+        "--allow-different-energies",
+        help="Go on with another incident spectrum than the reference's.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the report [default: in RUN/reports].")]
 Dataset = Annotated[
@@ -39,7 +58,23 @@ Number = Annotated[
     typer.Option("-n", "--number", min=1, help="Use the first N showers of each file."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of samples, halves and classifiers.")]
-Runs = Annotated[int, typer.Option(min=0, help="Trainings of the classifier; 0 leaves it out.")]
+Classifier = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Classifier to train, may be repeated: l2lflows, low, low_normed, high, resnet, "
+        "multi (among samples), none [default: l2lflows, high, multi]."
+    ),
+]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full", help="Train classifiers by the published protocols (hours; low, high, resnet)."
+    ),
+]
+Runs = Annotated[
+    int | None,
+    typer.Option(min=0, help="Trainings of each classifier; 0 leaves them out [default: 3]."),
+]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
 ]
@@ -51,16 +86,22 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.command()
 def evaluate(
-    targets: Targets,
+    targets: Targets = None,
     *,
     reference: Reference = None,
+    training: Training = None,
     out: Out = None,
     dataset: Dataset = None,
     threshold: Threshold = None,
     number: Number = None,
     seed: Seed = 0,
-    classifier_runs: Runs = 3,
+    classifier: Classifier = None,
+    full: Full = False,
+    classifier_runs: Runs = None,
     extrapolate: Extrapolate = False,
+    allow_different_energies: DifferentEnergies = False,
+    compare: Compare = None,
+    fail_conditions: FailIf = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -72,26 +113,49 @@ def evaluate(
     generator is sampled at the reference's conditions; several targets share one report.
     """
     request = InputRequest(
-        targets, tuple(reference or ()), dataset, threshold, seed, number, extrapolate
-    )
+        targets or [], tuple(reference or ()), dataset, threshold, seed, number, extrapolate,
+        tuple(training or ()),
+    )  # fmt: skip
 
     def command() -> None:
+        from calo_train.evaluation.classifiers.catalogue import ClassifierRequest
+
+        conditions = parse_conditions(fail_conditions)
+        if compare is not None:
+            compare_files(*compare, conditions, is_json=as_json)
+            return
+        require_targets(request.targets)
+        from calo_train.evaluation.results import Settings
+
+        # Before anything is drawn.
+        wanted = ClassifierRequest(tuple(classifier or ()), full, classifier_runs)
         inputs = open_inputs(request)
         folder = inputs.report if out is None else out.expanduser()
         page, metrics = _report(
-            inputs, folder, seed=seed, classifier_runs=classifier_runs, is_forced=force
+            inputs,
+            folder,
+            Settings(
+                inputs.threshold,
+                seed=seed,
+                classifiers=wanted.protocols(inputs.reference.geometry),
+                allow_different_energies=allow_different_energies,
+            ),
+            is_forced=force,
         )
         if as_json:
             from calo_train.evaluation.report_folder import as_json as to_text
 
             print(to_text(metrics), end="")
-            return
-        from calo_train.evaluation.terminal import summary
+        else:
+            from calo_train.evaluation.terminal import summary
 
-        print(summary(metrics))
-        print(f"\nreport: {page}")
-        if not quiet:
-            print(f"next: {_next(page)}")
+            print(summary(metrics))
+            print(f"\nreport: {page}")
+            if not quiet:
+                print(f"next: {_next(page)}")
+        from calo_train.evaluation.conditions import require_none_holds
+
+        require_none_holds(conditions, metrics, page.with_name("metrics.json"))
 
     _finish(command, quiet=quiet, debug=debug)
 
@@ -102,24 +166,21 @@ def main() -> None:
 
 
 def _report(
-    inputs: Inputs, folder: Path, *, seed: int, classifier_runs: int, is_forced: bool
+    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool
 ) -> tuple[Path, Mapping[str, Any]]:
     from calo_train.atomic_files import require_writable
-    from calo_train.evaluation.classifier import Protocol
     from calo_train.evaluation.comparison import evaluate
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
     from calo_train.evaluation.report import write_report
     from calo_train.evaluation.report_folder import ReportFolder
-    from calo_train.evaluation.results import Settings
 
-    settings = Settings(inputs.threshold, seed=seed, protocol=Protocol(num_runs=classifier_runs))
     report = ReportFolder(folder)
     # Before the work, so that it is not lost at its end.
     report.require_replaceable(
         planned_inputs(inputs.samples, inputs.reference, settings), is_forced=is_forced
     )
     require_writable(folder)
-    evaluation = evaluate(inputs.samples, inputs.reference, settings)
+    evaluation = evaluate(inputs.samples, inputs.reference, settings, inputs.training)
     metrics = metrics_of(evaluation)
     return write_report(report, evaluation, metrics), metrics
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calo_train.cli.inputs import RUN_FILE, generator_folder, named_dataset
+from calo_train.cli.training_inputs import given_training, require_other_data, training_of_run
 from calo_train.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -40,16 +41,21 @@ class InputRequest:
     seed: int = 0
     num_showers: int | None = None
     is_extrapolating: bool = False
+    training: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Opened samples and reference, the threshold in MeV, and where a report goes."""
+    """Opened samples and reference, the threshold in MeV, and where a report goes.
+
+    `training` holds what each sample was trained on, None where it is not known.
+    """
 
     samples: list[ShowerSet]
     reference: ShowerSet
     threshold: float
     report: Path
+    training: tuple[ShowerSet | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +91,19 @@ class _Detector:
 def open_inputs(request: InputRequest) -> Inputs:
     """Open everything and draw what has to be drawn; every problem is a three-part error."""
     targets = [target for path in request.targets for target in _targets(path.expanduser())]
+    from calo_train.evaluation.known_showers import require_untrained_reference
+
     detector = _detector(request, targets)
     reference = _reference(request, targets, detector)
+    training = tuple(_training(target, request, detector, reference) for target in targets)
     if request.num_showers is not None:
         reference = _first(reference, request.num_showers)
+    if detector.threshold is not None:  # before showers are drawn for nothing
+        threshold = _threshold(request, detector, [])
+        require_untrained_reference(reference, training, threshold)
     samples = [_sample(target, request, detector, reference) for target in targets]
     threshold = _threshold(request, detector, [*samples, reference])
-    return Inputs(samples, reference, threshold, _report_folder(targets, reference))
+    return Inputs(samples, reference, threshold, _report_folder(targets, reference), training)
 
 
 def _targets(path: Path) -> list[_Target]:
@@ -163,6 +175,18 @@ def _held_out(run: Path) -> ShowerSet:
         )
     label = f"{_label(source.paths)} (held out)"
     return ShowerSet(label, source, split.test, notes=_origin_notes(source))
+
+
+def _training(
+    target: _Target, request: InputRequest, detector: _Detector, reference: ShowerSet
+) -> ShowerSet | None:
+    """Open what a target was trained on: told by --training, else by a run."""
+    if target.generator is not None:
+        require_other_data(target.generator, generator_folder(target.path), reference)
+    given = given_training(request.training, reference.geometry, detector.crop)
+    if given is not None or not target.is_run:
+        return given
+    return training_of_run(target.path)
 
 
 def _sample(

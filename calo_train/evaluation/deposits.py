@@ -1,7 +1,7 @@
 """A block of thresholded showers with the sums that observables share.
 
-Everything comes from the Geometry: the transverse coordinates and the profile bins of a voxel are
-weights, so that one matrix product gives all transverse sums of a block.
+Everything comes from the Geometry. Sums over layers are made in one sweep; profiles are sums of
+the lateral cells that layers of equal grid share.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
+
+from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray, LayerPlan
+from calo_train.evaluation.layer_sums import LayerSums, Sweep, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from calo_train.evaluation.spectrum import Counts, SpectrumBins
     from calo_train.geometry import Axis, Geometry
 
-FloatArray = npt.NDArray[np.float64]
-IndexArray = npt.NDArray[np.int64]
+__all__ = [
+    "Deposits", "Energies", "FloatArray", "Grid", "IndexArray", "Profile", "apply_threshold",
+    "ratio",
+]  # fmt: skip
 
 _MAX_RADIAL_BINS = 40
 
@@ -40,74 +45,111 @@ class Profile:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """What observables need of a geometry, computed once."""
+    """What observables need of a geometry, computed once.
+
+    `weights` maps a profile's name to the (lateral cells, bins) that its sums take.
+    """
 
     geometry: Geometry
+    plan: LayerPlan
     profiles: Mapping[str, Profile]  # by axis name, and `radius`
-    weights: FloatArray  # (voxels, columns)
-    columns: Mapping[str, slice]
+    weights: Mapping[str, FloatArray]
 
     @classmethod
     def of(cls, geometry: Geometry) -> Self:
-        """Prepare the weights of a geometry."""
-        x, y = geometry.cartesian_centres
+        """Prepare the coordinates and weights of a geometry."""
+        plan = LayerPlan.of(geometry)
         profiles = {profile.name: profile for profile in _profiles(geometry)}
-        pieces = {"x": x[:, None], "y": y[:, None], "xx": x[:, None] ** 2, "yy": y[:, None] ** 2}
-        for name, profile in profiles.items():
-            pieces[f"profile_{name}"] = np.equal.outer(
-                profile.bin_of_voxel, np.arange(profile.num_bins)
+        weights = {
+            name: np.equal.outer(
+                profile.bin_of_voxel[plan.voxel_of_cell], np.arange(profile.num_bins)
             ).astype(np.float64)
-        ends = np.cumsum([piece.shape[1] for piece in pieces.values()]).tolist()
-        columns = {
-            name: slice(end - piece.shape[1], end)
-            for (name, piece), end in zip(pieces.items(), ends, strict=True)
+            for name, profile in profiles.items()
         }
-        return cls(geometry, profiles, np.concatenate(list(pieces.values()), axis=1), columns)
+        return cls(geometry, plan, profiles, weights)
 
     @property
     def transverse_names(self) -> tuple[str, str]:
         """Names of the coordinates behind `x` and `y`: the axes' own, but x, y of a polar grid."""
         first, second = self.geometry.layers[0].axes
-        return ("x", "y") if self.geometry.layers[0].is_polar else (first.name, second.name)
+        return ("x", "y") if self.is_polar else (first.name, second.name)
+
+    @property
+    def is_polar(self) -> bool:
+        return self.geometry.layers[0].is_polar
 
 
 @dataclass(frozen=True, eq=False)
 class Deposits:
-    """Thresholded energies (n, voxels) float32 MeV and what they belong to."""
+    """Showers of a block: energies (n, voxels) float32 MeV, read through a threshold."""
 
-    energies: npt.NDArray[np.float32]
+    raw_energies: Energies
     incident_energy: FloatArray
+    threshold: float
     grid: Grid
+    spectrum: SpectrumBins
 
     def __len__(self) -> int:
-        return len(self.energies)
+        return len(self.raw_energies)
 
     @cached_property
+    def energies(self) -> Energies:
+        """Energies (n, voxels) after the threshold."""
+        return apply_threshold(self.raw_energies, self.threshold)
+
+    @cached_property
+    def swept(self) -> Sweep:
+        """All that one sweep over the voxels gives."""
+        return sweep(self.grid.plan, self.raw_energies, self.threshold, self.spectrum)
+
+    @property
+    def layers(self) -> LayerSums:
+        """Sums of each layer."""
+        return self.swept.layers
+
+    @property
+    def spectrum_counts(self) -> Counts:
+        """Voxels a shower in the bins of the cell spectrum, the last column outside."""
+        return self.spectrum.folded(self.swept.counts)
+
+    @property
     def layer_energies(self) -> FloatArray:
         """Energy of each layer, (n, layers)."""
-        starts = [piece.start for piece in self.grid.geometry.layer_slices]
-        sums: FloatArray = np.add.reduceat(self.energies, starts, axis=1, dtype=np.float64)
-        return sums
+        return self.layers.energy
 
     @cached_property
     def visible_energy(self) -> FloatArray:
-        """Energy of all voxels, (n,)."""
+        """Energy of each shower, (n,)."""
         total: FloatArray = self.layer_energies.sum(axis=1)
         return total
 
+    def layer_means(self, coordinate: str) -> FloatArray:
+        """Energy-weighted mean of a coordinate in each layer, (n, layers); 0 for an empty one."""
+        return self._layer_moments[coordinate][0]
+
+    def layer_variances(self, coordinate: str) -> FloatArray:
+        """Energy-weighted variance of a coordinate in each layer, (n, layers)."""
+        return self._layer_moments[coordinate][1]
+
     @cached_property
-    def _sums(self) -> FloatArray:
-        # float64: second moments are differences of large sums
-        return self.energies.astype(np.float64) @ self.grid.weights
+    def _layer_moments(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        sums, found = self.layers, {}
+        for name, first, second in zip(sums.names, sums.first, sums.second, strict=True):
+            mean = ratio(first, sums.energy)
+            # Rounding can leave a layer of one cell slightly below zero.
+            variance = np.maximum(ratio(second, sums.energy) - mean**2, 0.0)
+            found[name] = mean, variance
+        return found
 
-    def sums(self, name: str) -> FloatArray:
-        """Sum energies with the weights `name`: (n,) of a coordinate, (n, bins) of a profile."""
-        columns = self._sums[:, self.grid.columns[name]]
-        return columns if name.startswith("profile_") else columns[:, 0]
+    def profile(self, name: str) -> FloatArray:
+        """Energies in the bins of a profile, (n, bins)."""
+        return self.layers.lateral @ self.grid.weights[name]
 
-    def mean_of(self, name: str) -> FloatArray:
-        """Energy-weighted mean of a coordinate, (n,); 0 for an empty shower."""
-        return ratio(self.sums(name), self.visible_energy)
+    def mean_of(self, coordinate: str, power: int = 1) -> FloatArray:
+        """Energy-weighted mean of a coordinate's power 1 or 2, (n,); 0 for an empty shower."""
+        sums = self.layers.first if power == 1 else self.layers.second
+        total = sums[self.layers.names.index(coordinate)].sum(axis=1)
+        return ratio(total, self.visible_energy)
 
     def layer_moment(self, power: int) -> FloatArray:
         """Energy-weighted mean of the layer index to a power, (n,), counted from 0."""
@@ -115,16 +157,16 @@ class Deposits:
         return ratio(self.layer_energies @ index, self.visible_energy)
 
 
-def apply_threshold(
-    energies: npt.NDArray[np.float32], threshold: float
-) -> npt.NDArray[np.float32]:
+def apply_threshold(energies: Energies, threshold: float) -> Energies:
     """Set what lies below the threshold to 0; what equals it is kept (2410.21611)."""
     return np.where(energies >= np.float32(threshold), energies, np.float32(0))
 
 
-def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """Divide; 0 where the denominator is 0 (empty showers count as 0, as in 2410.21611)."""
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+def ratio(numerator: FloatArray, denominator: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
+    """Divide; `otherwise` where the denominator is 0 (0 for what is empty, as in 2410.21611)."""
+    # Anything over infinity is 0, over NaN it is NaN: quicker than dividing under a mask.
+    divisor = np.where(denominator != 0, denominator, np.nan if otherwise else np.inf)
+    return numerator / divisor
 
 
 def _profiles(geometry: Geometry) -> list[Profile]:

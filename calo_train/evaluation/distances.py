@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from calo_train.evaluation.observables import Scale
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,7 +30,7 @@ _SMALL = 1e-16  # the official regulator of empty bins
 
 @dataclass(frozen=True, eq=False)
 class Binning:
-    """Edges (bins + 1,) and whether they are equally spaced in the logarithm."""
+    """Edges (bins + 1,), equally spaced, in the logarithm where `is_log`."""
 
     edges: FloatArray
     is_log: bool
@@ -39,9 +41,16 @@ class Binning:
 
     def indices(self, values: FloatArray) -> IndexArray:
         """Give the bin of each value, [a, b) and the last closed; `num_bins` for those outside."""
-        bins = np.searchsorted(self.edges, values, side="right") - 1
-        bins[values == self.edges[-1]] = self.num_bins - 1
-        return np.where((bins < 0) | (bins >= self.num_bins), self.num_bins, bins)
+        edges = self.edges
+        is_inside = (values >= edges[0]) & (values <= edges[-1])  # not for NaN
+        inside = np.where(is_inside, values, edges[0])
+        places, ends = (np.log(inside), np.log(edges)) if self.is_log else (inside, edges)
+        guess = (places - ends[0]) * (self.num_bins / (ends[-1] - ends[0]))
+        bins = np.minimum(guess.astype(np.int64), self.num_bins - 1)
+        # Equal spacing gives the bin up to the rounding of an edge; the edges decide.
+        bins -= inside < edges[bins]
+        bins += (inside >= edges[bins + 1]) & (bins < self.num_bins - 1)
+        return np.where(is_inside, bins, self.num_bins)
 
     def counts(self, values: FloatArray) -> FloatArray:
         """Histogram the values; those outside are dropped."""
@@ -61,6 +70,7 @@ def automatic_binning(reference: FloatArray, scale: Scale, *, is_count: bool = F
     differences. Counts get whole-numbered bins around the integers. Logarithmic bins cover
     positive values only; zeros then count as outside.
     """
+    reference = reference[~np.isnan(reference)]
     num_bins = int(np.clip(round(2 * len(reference) ** (1 / 3)), MIN_BINS, MAX_BINS))
     is_log = _is_logarithmic(reference, scale)
     values = reference[reference > 0] if is_log else reference
@@ -81,22 +91,46 @@ def separation_power(first: FloatArray, second: FloatArray) -> float:
 
     0 for equal shapes, 1 for disjoint ones; 1 when one is empty and 0 when both are.
     """
-    total_first, total_second = first.sum(), second.sum()
-    if not total_first or not total_second:
-        return float(total_first != total_second)
-    h, g = first / total_first, second / total_second
-    return float(0.5 * np.sum((h - g) ** 2 / (h + g + _SMALL)))
+    return float(separation_powers(first[None], second[None])[0])
+
+
+def separation_powers(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Give the same of many pairs of histograms (R, bins): (R,)."""
+    h, g = _normalised(first), _normalised(second)
+    # An empty histogram has no shape: it is as far from any other as can be, but not from itself.
+    empty, other = (~values.any(axis=1) for values in (first, second))
+    powers = 0.5 * np.sum((h - g) ** 2 / (h + g + _SMALL), axis=1)
+    found: FloatArray = np.where(empty | other, (empty != other).astype(np.float64), powers)
+    return found
+
+
+def reduced_chi2(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Give chi2 a degree of freedom of pairs of histograms of counts (R, bins), normalised to 1.
+
+    Sum of (h - g)^2 / (h/N + g/M) over bins that either fills, for N and M entries, over their
+    number less 1: about 1 for two samples of one law. 0 when one is empty or one bin holds all.
+    """
+    h, g = _normalised(first), _normalised(second)
+    variance = _over(h, first.sum(axis=1, keepdims=True)) + _over(
+        g, second.sum(axis=1, keepdims=True)
+    )
+    chi2 = np.sum(_over((h - g) ** 2, variance), axis=1)
+    freedom = np.maximum(np.count_nonzero(first + second, axis=1) - 1, 0)
+    is_given = first.any(axis=1) & second.any(axis=1)
+    return np.where(is_given, _over(chi2, freedom.astype(np.float64)), 0.0)
 
 
 class PooledOrder:
     """Wasserstein-1 distances between many subsets of two samples, after sorting once.
 
     W1 is the area between the two cumulative distributions, so a subset only changes weights on
-    the pooled, sorted values.
+    the pooled, sorted values. Undefined values (NaN) are left out.
     """
 
     def __init__(self, first: FloatArray, second: FloatArray) -> None:
         pooled = np.concatenate([first, second])
+        self._is_defined = ~np.isnan(pooled)
+        pooled = np.where(self._is_defined, pooled, 0.0)
         order = np.argsort(pooled, kind="stable")
         self._gaps = np.diff(pooled[order])
         self._rank = np.empty(len(pooled), dtype=np.int64)
@@ -104,11 +138,31 @@ class PooledOrder:
         self._num_first = len(first)
 
     def distance(self, first_rows: IndexArray, second_rows: IndexArray) -> float:
-        """Give W1 between rows of the first and rows of the second sample."""
+        """Give W1 between rows of the first and rows of the second sample.
+
+        0 when neither has a defined value; the range from 0 on when only one has.
+        """
         weights = np.zeros(len(self._rank))
-        weights[self._rank[first_rows]] = 1 / len(first_rows)
-        weights[self._rank[self._num_first + second_rows]] = -1 / len(second_rows)
-        return float(np.sum(np.abs(np.cumsum(weights)[:-1]) * self._gaps))
+        for rows, sign in ((first_rows, 1.0), (self._num_first + second_rows, -1.0)):
+            defined = rows[self._is_defined[rows]]
+            weights[self._rank[defined]] = sign / max(len(defined), 1)
+        return float(np.abs(np.cumsum(weights)[:-1]) @ self._gaps)
+
+    def distances(
+        self, first_rows: Sequence[IndexArray], second_rows: Sequence[IndexArray]
+    ) -> FloatArray:
+        """Give W1 of many pairs of rows."""
+        pairs = zip(first_rows, second_rows, strict=True)
+        return np.asarray([self.distance(first, second) for first, second in pairs])
+
+
+def _normalised(counts: FloatArray) -> FloatArray:
+    return _over(counts, counts.sum(axis=1, keepdims=True))
+
+
+def _over(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Divide; 0 by zero."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
 def _is_logarithmic(reference: FloatArray, scale: Scale) -> bool:

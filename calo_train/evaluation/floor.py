@@ -21,7 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import DataError
-from calo_train.evaluation.distances import Binning, FloatArray, PooledOrder, separation_power
+from calo_train.evaluation.distances import (
+    Binning,
+    FloatArray,
+    PooledOrder,
+    reduced_chi2,
+    separation_power,
+    separation_powers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -107,6 +114,12 @@ class Repeated:
     values: FloatArray
     floors: FloatArray
 
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[float, float]]) -> Repeated:
+        """Take (value, floor) of each repetition."""
+        found = np.asarray(pairs)
+        return cls(found[:, 0], found[:, 1])
+
     @property
     def metric(self) -> Metric:
         return Metric.of(self.values, self.floors)
@@ -120,43 +133,71 @@ def repeat(
     splits: Sequence[Halves], distance: Callable[[Halves], tuple[float, float]]
 ) -> Repeated:
     """Evaluate `distance(halves) -> (value, floor)` in all repetitions."""
-    pairs = np.asarray([distance(halves) for halves in splits])
-    return Repeated(pairs[:, 0], pairs[:, 1])
+    return Repeated.of([distance(halves) for halves in splits])
+
+
+@dataclass(frozen=True, eq=False)
+class BinnedPair:
+    """The bins of an observable of all showers of a reference and a sample; `num_bins` outside."""
+
+    reference: IndexArray
+    sample: IndexArray
+    num_bins: int
+
+    @classmethod
+    def of(cls, reference: FloatArray, sample: FloatArray, binning: Binning) -> BinnedPair:
+        """Bin both."""
+        return cls(binning.indices(reference), binning.indices(sample), binning.num_bins)
+
+    @property
+    def separation_all(self) -> float:
+        """The separation power of all showers."""
+        sample, reference = (
+            _counts(bins, self.num_bins) for bins in (self.sample, self.reference)
+        )
+        return separation_power(sample, reference)
+
+    @property
+    def shares_outside(self) -> tuple[float, float]:
+        """The shares of the sample and of the reference that no bin holds."""
+        sample, reference = (
+            float(np.mean(bins == self.num_bins)) for bins in (self.sample, self.reference)
+        )
+        return sample, reference
+
+    def repeated(self, splits: Sequence[Halves]) -> tuple[Repeated, Repeated]:
+        """Give separation powers and chi2 a degree of freedom in every repetition."""
+        base, value, floor = (
+            np.stack([_counts(bins[rows], self.num_bins) for rows in chosen])
+            for bins, chosen in (
+                (self.reference, [halves.first for halves in splits]),
+                (self.sample, [halves.sample for halves in splits]),
+                (self.reference, [halves.second for halves in splits]),
+            )
+        )
+        return (
+            Repeated(separation_powers(value, base), separation_powers(floor, base)),
+            Repeated(reduced_chi2(value, base), reduced_chi2(floor, base)),
+        )
 
 
 def repeated_separation(
     reference: FloatArray, sample: FloatArray, binning: Binning, splits: Sequence[Halves]
 ) -> Repeated:
     """Give separation powers of one observable (n,)."""
-    reference_bins, sample_bins = binning.indices(reference), binning.indices(sample)
-
-    def counts(bins: IndexArray, rows: IndexArray) -> FloatArray:
-        found = np.bincount(bins[rows], minlength=binning.num_bins + 1)
-        return found[: binning.num_bins].astype(np.float64)
-
-    def distance(halves: Halves) -> tuple[float, float]:
-        base = counts(reference_bins, halves.first)
-        return (
-            separation_power(counts(sample_bins, halves.sample), base),
-            separation_power(counts(reference_bins, halves.second), base),
-        )
-
-    return repeat(splits, distance)
+    return BinnedPair.of(reference, sample, binning).repeated(splits)[0]
 
 
 def repeated_wasserstein(
     reference: FloatArray, sample: FloatArray, splits: Sequence[Halves]
 ) -> Repeated:
     """Give Wasserstein-1 distances in units of the reference's standard deviation."""
-    to_sample, to_self = PooledOrder(sample, reference), PooledOrder(reference, reference)
-
-    def distance(halves: Halves) -> tuple[float, float]:
-        return (
-            to_sample.distance(halves.sample, halves.first),
-            to_self.distance(halves.second, halves.first),
-        )
-
-    return repeat(splits, distance).scaled(float(reference.std()))
+    first = [halves.first for halves in splits]
+    repeated = Repeated(
+        PooledOrder(sample, reference).distances([halves.sample for halves in splits], first),
+        PooledOrder(reference, reference).distances([halves.second for halves in splits], first),
+    )
+    return repeated.scaled(deviation(reference))
 
 
 def repeated_spectrum(
@@ -185,3 +226,13 @@ def mean_of_group(members: Sequence[Repeated]) -> Repeated:
 def _spectrum_counts(counts: npt.NDArray[np.int32], rows: IndexArray) -> FloatArray:
     totals: FloatArray = counts[rows, :-1].sum(axis=0, dtype=np.float64)
     return totals
+
+
+def _counts(bins: IndexArray, num_bins: int) -> FloatArray:
+    return np.bincount(bins, minlength=num_bins + 1)[:num_bins].astype(np.float64)
+
+
+def deviation(values: FloatArray) -> float:
+    """Give the standard deviation of the defined values; 0 without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.std()) if len(defined) else 0.0

@@ -7,20 +7,22 @@ inputs and settings.
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from calo_train import __version__
-from calo_train.evaluation.floor import Metric, verdict_of
+from calo_train.evaluation.classifiers.plain import classifiers_data, multi_data, protocol_data
+from calo_train.evaluation.classifiers.protocol import Protocol
+from calo_train.evaluation.floor import verdict_of
+from calo_train.evaluation.further_data import further_data
+from calo_train.evaluation.memorisation import memorisation_data
+from calo_train.evaluation.plain_data import metric_data, observable_data, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calo_train.evaluation.classifier import ClassifierResult
     from calo_train.evaluation.results import (
         Evaluation,
-        ObservableResult,
         SampleResult,
         Settings,
     )
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.table import ShowerTable
 
 SCHEMA = "calo-train/metrics"
-SCHEMA_VERSION = 1
-_DIGITS = 10  # significant digits; the last ones of a float64 depend on the thread count
+SCHEMA_VERSION = 2
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch")
 
 
@@ -49,6 +50,7 @@ def metrics_of(evaluation: Evaluation) -> dict[str, Any]:
         "settings": _settings_of(settings) | {"matched_showers": evaluation.size},
         "reference": _set_of(evaluation.reference, evaluation.reference_table),
         "samples": [_sample_of(sample) for sample in evaluation.samples],
+        "multi_classifiers": multi_data(evaluation.multi),
         "warnings": list(evaluation.warnings),
         "versions": _versions(),
         "durations": {name: round(value, 3) for name, value in evaluation.durations.items()},
@@ -67,12 +69,14 @@ def planned_inputs(
 
 
 def _settings_of(settings: Settings) -> dict[str, Any]:
-    protocol = asdict(settings.protocol) | {"hidden": list(settings.protocol.hidden)}
+    protocols = [protocol_data(protocol) for protocol in settings.classifiers]
     return {
         "threshold": settings.threshold,
         "seed": settings.seed,
         "repetitions": settings.repetitions,
-        "classifier": protocol,
+        "allow_different_energies": settings.allow_different_energies,
+        "classifier": protocols[0] if protocols else protocol_data(Protocol(num_runs=0)),
+        "classifiers": protocols,
     }
 
 
@@ -87,13 +91,16 @@ def _names_of(showers: ShowerSet) -> dict[str, Any]:
 def _sample_of(result: SampleResult) -> dict[str, Any]:
     return {
         **_set_of(result.showers, result.table),
-        "verdict": result.ranking[0].verdict,
+        "verdict": result.verdict,
         "ranking": [entry.name for entry in result.ranking],
-        "observables": {entry.name: _observable_of(entry) for entry in result.observables},
-        "layers": {entry.name: _observable_of(entry) for entry in result.layers},
-        "correlations": _metric_of("mean_absolute_difference", result.correlations)
+        "observables": {entry.name: observable_data(entry) for entry in result.observables},
+        "details": {entry.name: observable_data(entry) for entry in result.details},
+        "layers": {entry.name: observable_data(entry) for entry in result.layers},
+        "correlations": metric_data("mean_absolute_difference", result.correlations)
         | {"verdict": verdict_of(result.correlations.significance)},
-        "classifier": None if result.classifier is None else _classifier_of(result.classifier),
+        **classifiers_data(result.classifiers),
+        **further_data(result.further),
+        "memorisation": memorisation_data(result.memorisation),
         "warnings": list(result.warnings),
     }
 
@@ -107,63 +114,14 @@ def _set_of(showers: ShowerSet, table: ShowerTable) -> dict[str, Any]:
         "num_negative": table.health.num_negative,
         "num_empty": table.health.num_empty,
         "incident_energy": {
-            "min": _rounded(float(table.incident_energy.min())),
-            "mean": _rounded(float(table.incident_energy.mean())),
-            "max": _rounded(float(table.incident_energy.max())),
+            "min": rounded(float(table.incident_energy.min())),
+            "mean": rounded(float(table.incident_energy.mean())),
+            "max": rounded(float(table.incident_energy.max())),
         },
         "notes": list(showers.notes),
-    }
-
-
-def _observable_of(entry: ObservableResult) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "title": entry.title,
-        "unit": entry.unit,
-        "num_bins": entry.num_bins,
-        **_metric_of("separation", entry.separation),
-        "separation_all_showers": _rounded(entry.separation_all),
-        "outside_sample": _rounded(entry.outside_sample),
-        "outside_reference": _rounded(entry.outside_reference),
-        "significance": _rounded(entry.significance),
-        "verdict": entry.verdict,
-    }
-    if entry.wasserstein is not None and entry.wasserstein_all is not None:
-        found |= _metric_of("wasserstein", entry.wasserstein)
-        found["wasserstein_all_showers"] = _rounded(entry.wasserstein_all)
-    return found
-
-
-def _metric_of(name: str, metric: Metric) -> dict[str, float]:
-    return {
-        name: _rounded(metric.value),
-        f"{name}_error": _rounded(metric.error),
-        f"{name}_floor": _rounded(metric.floor),
-        f"{name}_floor_error": _rounded(metric.floor_error),
-        f"{name}_significance": _rounded(metric.significance),
-    }
-
-
-def _classifier_of(result: ClassifierResult) -> dict[str, Any]:
-    return {
-        "name": "l2lflows_app_c",
-        "showers_per_class": result.num_per_class,
-        "test_showers_per_class": result.num_test,
-        "auc": _rounded(result.auc[0]),
-        "auc_deviation": _rounded(result.auc[1]),
-        "auc_floor": _rounded(result.floor[0]),
-        "auc_floor_deviation": _rounded(result.floor[1]),
-        "auc_floor_error": _rounded(result.floor_error),
-        "significance": _rounded(result.significance),
-        "verdict": verdict_of(result.significance),
-        "runs": [_rounded(run.auc) for run in result.sample_runs],
-        "floor_runs": [_rounded(run.auc) for run in result.floor_runs],
     }
 
 
 def _versions() -> dict[str, str]:
     libraries = {name: version(name) for name in _LIBRARIES}
     return {"calo-train": __version__, "python": platform.python_version(), **libraries}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calo_train.evaluation.floor import Halves, Repeated, repeat
+from calo_train.evaluation.floor import MIN_SHOWERS, Halves, IndexArray, Repeated, repeat
 
 if TYPE_CHECKING:
     from calo_train.evaluation.deposits import FloatArray
@@ -19,6 +19,8 @@ CORRELATED = (
     "second_moment_x", "second_moment_y", "second_moment_z",
     "visible_energy", "incident_energy", "num_hits", "first_third", "second_third", "last_third",
 )  # fmt: skip
+
+_MAX_SINGLE_ENERGIES = 30
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ def central_interval(values: FloatArray) -> CentralInterval:
 
 def correlation_columns(table: ShowerTable) -> FloatArray:
     """Stack the correlated observables, (n, 12)."""
-    columns = {**table.observables, "incident_energy": table.incident_energy}
-    return np.stack([columns[name] for name in CORRELATED], axis=1)
+    columns = [
+        table.incident_energy if name == "incident_energy" else table.column(name)
+        for name in CORRELATED
+    ]
+    return np.stack(columns, axis=1)
 
 
 def correlation_matrix(columns: FloatArray) -> FloatArray:
@@ -105,22 +110,36 @@ class EnergyBins:
 
 
 def energy_edges(incident_energy: FloatArray, num_bins: int = 9) -> FloatArray | None:
-    """Give equal bins, logarithmic above two decades; None for too few different energies."""
-    low, high = float(incident_energy.min()), float(incident_energy.max())
-    if high <= low * (1 + 1e-6) or len(np.unique(incident_energy)) < 5 * num_bins:
+    """Give equal bins, logarithmic above two decades, or one a value of a few single energies.
+
+    None for one energy, and for values that are neither few nor many.
+    """
+    values, counts = np.unique(incident_energy, return_counts=True)
+    if len(values) < 2 or values[-1] <= values[0] * (1 + 1e-6):
         return None
-    if high / low > 100:
-        return np.geomspace(low, high, num_bins + 1)
-    return np.linspace(low, high, num_bins + 1)
+    if len(values) <= _MAX_SINGLE_ENERGIES and counts.min() >= MIN_SHOWERS:
+        middles = np.sqrt(values[:-1] * values[1:])
+        ends = values[0] ** 2 / middles[0], values[-1] ** 2 / middles[-1]
+        return np.concatenate([[ends[0]], middles, [ends[1]]])
+    if len(values) < 5 * num_bins:
+        return None
+    spaced = np.geomspace if values[-1] / values[0] > 100 else np.linspace
+    return np.asarray(spaced(values[0], values[-1], num_bins + 1), dtype=np.float64)
+
+
+def energy_bin(edges: FloatArray, incident_energy: FloatArray) -> IndexArray:
+    """Give the bin of each energy; those outside count to the first and the last."""
+    bins = np.searchsorted(edges, incident_energy, side="right") - 1
+    return np.clip(bins, 0, len(edges) - 2)
 
 
 def response_by_energy(table: ShowerTable, edges: FloatArray) -> EnergyBins:
     """Give mu90 and sigma90 of visible over incident energy in bins of incident energy."""
-    bins = np.clip(
-        np.searchsorted(edges, table.incident_energy, side="right") - 1, 0, len(edges) - 2
-    )
-    filled = [index for index in range(len(edges) - 1) if np.count_nonzero(bins == index) >= 10]
-    response = table.observables["visible_fraction"]
+    bins = energy_bin(edges, table.incident_energy)
+    filled = [
+        index for index in range(len(edges) - 1) if np.count_nonzero(bins == index) >= MIN_SHOWERS
+    ]
+    response = table.column("visible_fraction")
     return EnergyBins(
         edges,
         np.asarray([table.incident_energy[bins == index].mean() for index in filled]),

@@ -1,182 +1,26 @@
-"""What is measured of a shower: one function each, from its thresholded deposits alone.
-
-A new observable is a function here under `@observable`; tables, distances, floors, metrics.json
-and figures follow from it. Definitions: Getting High (2005.05334) and L2LFlows (2302.11594);
-indices count layers from 0, as there. <x> and <y> in texts become the detector's own axis names.
-"""
+"""All observables by name: of whole showers, then of single layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
+from calo_train.evaluation import layer_observables, shower_observables
+from calo_train.evaluation.observable import REGISTERED, Observable, Scale
 
-from calo_train.evaluation.deposits import Deposits, FloatArray, Grid, ratio
+if TYPE_CHECKING:
+    from calo_train.evaluation.deposits import Grid
 
-Scale = Literal["linear", "log", "auto"]
-Section = Literal["Energy", "Cells", "Depth", "Width"]  # of the report
-Measure = Callable[[Deposits], FloatArray]
+__all__ = ["OBSERVABLES", "Observable", "Scale", "observables_of"]
 
-
-@dataclass(frozen=True)
-class Observable:
-    """A measurement with what figures and tables say of it.
-
-    `measure` gives (n,), or (n, layers) where `is_per_layer`. `scale` is the axis of histograms;
-    "auto" is logarithmic where the reference spans more than two decades.
-    """
-
-    name: str
-    title: str
-    symbol: str  # LaTeX, without $
-    unit: str  # empty for pure numbers
-    measure: Measure
-    section: Section
-    scale: Scale = "linear"
-    is_count: bool = False
-    is_per_layer: bool = False
-
-    def in_words_of(self, grid: Grid, text: str) -> str:
-        """Put the detector's axis names into a title or symbol."""
-        first, second = grid.transverse_names
-        return text.replace("<x>", _tex(first, text)).replace("<y>", _tex(second, text))
+_MODULES = (shower_observables, layer_observables)
+OBSERVABLES: dict[str, Observable] = {
+    name: entry
+    for module in _MODULES
+    for name, entry in REGISTERED.items()
+    if entry.measure.__module__ == module.__name__
+}
 
 
-OBSERVABLES: dict[str, Observable] = {}
-
-
-def observable(
-    title: str,
-    *,
-    symbol: str,
-    section: Section,
-    unit: str = "",
-    scale: Scale = "linear",
-    is_count: bool = False,
-    is_per_layer: bool = False,
-) -> Callable[[Measure], Measure]:
-    """Register a function as an observable under its own name."""
-
-    def register(measure: Measure) -> Measure:
-        name = measure.__name__
-        OBSERVABLES[name] = Observable(
-            name, title, symbol, unit, measure, section, scale, is_count, is_per_layer
-        )
-        return measure
-
-    return register
-
-
-@observable("visible energy", symbol=r"E_\mathrm{vis}", section="Energy", unit="MeV", scale="auto")
-def visible_energy(deposits: Deposits) -> FloatArray:
-    """Sum of all voxels."""
-    return deposits.visible_energy
-
-
-@observable(
-    "visible over incident energy", symbol=r"E_\mathrm{vis}/E_\mathrm{inc}", section="Energy"
-)
-def visible_fraction(deposits: Deposits) -> FloatArray:
-    """Response of the calorimeter."""
-    return ratio(deposits.visible_energy, deposits.incident_energy)
-
-
-@observable(
-    "hits above threshold", symbol=r"n_\mathrm{hit}", section="Cells", is_count=True, scale="auto"
-)
-def num_hits(deposits: Deposits) -> FloatArray:
-    """Voxels with energy after the threshold."""
-    return np.asarray(np.count_nonzero(deposits.energies, axis=1), dtype=np.float64)
-
-
-@observable("centre of gravity in depth", symbol=r"m_{1,z}", section="Depth", unit="layer")
-def centre_of_gravity_z(deposits: Deposits) -> FloatArray:
-    """Energy-weighted mean of the layer index."""
-    return deposits.layer_moment(1)
-
-
-@observable("centre of gravity along <x>", symbol=r"m_{1,<x>}", section="Width", unit="mm")
-def centre_of_gravity_x(deposits: Deposits) -> FloatArray:
-    """Energy-weighted mean of the first transverse coordinate."""
-    return deposits.mean_of("x")
-
-
-@observable("centre of gravity along <y>", symbol=r"m_{1,<y>}", section="Width", unit="mm")
-def centre_of_gravity_y(deposits: Deposits) -> FloatArray:
-    """Energy-weighted mean of the second transverse coordinate."""
-    return deposits.mean_of("y")
-
-
-@observable("second moment in depth", symbol=r"m_{2,z}", section="Depth", unit="layer²")
-def second_moment_z(deposits: Deposits) -> FloatArray:
-    """Energy-weighted variance of the layer index."""
-    return _variance(deposits.layer_moment(1), deposits.layer_moment(2))
-
-
-@observable("second moment along <x>", symbol=r"m_{2,<x>}", section="Width", unit="mm²")
-def second_moment_x(deposits: Deposits) -> FloatArray:
-    """Energy-weighted variance of the first transverse coordinate."""
-    return _variance(deposits.mean_of("x"), deposits.mean_of("xx"))
-
-
-@observable("second moment along <y>", symbol=r"m_{2,<y>}", section="Width", unit="mm²")
-def second_moment_y(deposits: Deposits) -> FloatArray:
-    """Energy-weighted variance of the second transverse coordinate."""
-    return _variance(deposits.mean_of("y"), deposits.mean_of("yy"))
-
-
-@observable(
-    "energy share of the first third of the depth", symbol=r"E_1/E_\mathrm{vis}", section="Depth"
-)
-def first_third(deposits: Deposits) -> FloatArray:
-    """Share of layers 0 to L/3 (rounded down)."""
-    return _third(deposits, 0)
-
-
-@observable(
-    "energy share of the second third of the depth", symbol=r"E_2/E_\mathrm{vis}", section="Depth"
-)
-def second_third(deposits: Deposits) -> FloatArray:
-    """Share of layers L/3 to 2L/3 (rounded down)."""
-    return _third(deposits, 1)
-
-
-@observable(
-    "energy share of the last third of the depth", symbol=r"E_3/E_\mathrm{vis}", section="Depth"
-)
-def last_third(deposits: Deposits) -> FloatArray:
-    """Share of the layers from 2L/3 on (rounded down)."""
-    return _third(deposits, 2)
-
-
-@observable(
-    "energy of layer",
-    symbol=r"E_\mathrm{layer}",
-    section="Depth",
-    unit="MeV",
-    scale="log",
-    is_per_layer=True,
-)
-def layer_energy(deposits: Deposits) -> FloatArray:
-    """Sum of each layer's voxels."""
-    return deposits.layer_energies
-
-
-def _variance(mean: FloatArray, mean_square: FloatArray) -> FloatArray:
-    # Rounding can leave a shower of one voxel slightly below zero.
-    variance: FloatArray = np.maximum(mean_square - mean**2, 0.0)
-    return variance
-
-
-def _third(deposits: Deposits, index: int) -> FloatArray:
-    num_layers = deposits.grid.geometry.num_layers
-    start, stop = index * num_layers // 3, (index + 1) * num_layers // 3
-    energies: FloatArray = deposits.layer_energies[:, start:stop].sum(axis=1)
-    return ratio(energies, deposits.visible_energy)
-
-
-def _tex(name: str, text: str) -> str:
-    is_symbol = "_{" in text
-    return f"\\{name}" if is_symbol and name in ("alpha", "eta", "phi") else name
+def observables_of(grid: Grid) -> dict[str, Observable]:
+    """Give those that a detector has: no radius without polar layers, no neighbours of one."""
+    return {name: entry for name, entry in OBSERVABLES.items() if entry.num_columns(grid)}

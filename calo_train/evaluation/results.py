@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from calo_train.evaluation.classifier import ClassifierResult, Protocol
+from calo_train.evaluation.classifiers.protocol import Protocol
 from calo_train.evaluation.floor import Metric, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from calo_train.evaluation.classifiers.results import ClassifierResult, MultiResult
     from calo_train.evaluation.deposits import FloatArray, Grid
     from calo_train.evaluation.distances import Binning
+    from calo_train.evaluation.further import FurtherDistances
+    from calo_train.evaluation.memorisation import Memorisation
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.evaluation.table import ShowerTable
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an evaluation is done; the threshold is in MeV."""
+    """How an evaluation is done; the threshold is in MeV; no protocol, no classifier."""
 
     threshold: float
     seed: int = 0
     repetitions: int = 50
-    protocol: Protocol = field(default_factory=Protocol)
+    classifiers: tuple[Protocol, ...] = (Protocol(),)
+    allow_different_energies: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +47,12 @@ class ObservableResult:
     separation_all: float
     wasserstein: Metric | None = None  # in standard deviations of the reference
     wasserstein_all: float | None = None
+    chi2: Metric | None = None  # a degree of freedom, of the same histograms
     num_bins: int = 0
     outside_sample: float = 0.0
     outside_reference: float = 0.0
     layer: int | None = None
+    group: str | None = None  # the observable that a layer belongs to
     is_group: bool = False
 
     @property
@@ -64,20 +70,42 @@ class ObservableResult:
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
-    """One judged sample: headline observables, single layers, correlations, classifier."""
+    """One judged sample: headline observables, single layers, correlations, classifiers.
+
+    `details` are further observables, for metrics.json rather than for tables.
+    """
 
     showers: ShowerSet
     table: ShowerTable
     observables: tuple[ObservableResult, ...]
     layers: tuple[ObservableResult, ...]
     correlations: Metric
-    classifier: ClassifierResult | None
+    classifiers: tuple[ClassifierResult, ...]
     warnings: tuple[str, ...]
+    further: FurtherDistances
+    memorisation: Memorisation
+    details: tuple[ObservableResult, ...] = ()
+
+    def layers_of(self, name: str) -> tuple[ObservableResult, ...]:
+        """Give the single layers of an observable."""
+        return tuple(entry for entry in self.layers if entry.group == name)
+
+    @property
+    def classifier(self) -> ClassifierResult | None:
+        """The classifier that lies farthest above its floor."""
+        return max(self.classifiers, key=lambda found: found.significance, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of the headline observable that lies farthest above its floor."""
+        return verdict_of(max(entry.significance for entry in self.observables))
 
     @property
     def ranking(self) -> tuple[ObservableResult, ...]:
-        """Single observables and layers, the one that differs most first."""
-        single = [entry for entry in (*self.observables, *self.layers) if not entry.is_group]
+        """Single headline observables and layers of them, the one that differs most first."""
+        groups = {entry.name for entry in self.observables}
+        single = [entry for entry in self.observables if not entry.is_group]
+        single += [entry for entry in self.layers if entry.group in groups]
         return tuple(
             sorted(single, key=lambda entry: (-entry.significance, -entry.separation.value))
         )
@@ -97,3 +125,4 @@ class Evaluation:
     size: int
     warnings: tuple[str, ...]
     durations: Mapping[str, float]
+    multi: tuple[MultiResult, ...] = ()  # among the samples

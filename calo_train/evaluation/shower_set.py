@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from calo_train.showers.showers import Showers
+from calo_train.showers.showers import Showers, concatenate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +73,11 @@ class ShowerSet:
                 conditions[name][place] = values
             filled += len(showers)
         return Showers(energies, conditions, self.geometry)
+
+    def pick(self, positions: IndexArray) -> Showers:
+        """Read a few showers, at least one, at any positions, in their order."""
+        rows = positions if self.rows is None else self.rows[positions]
+        return concatenate([self.source.read(row, row + 1) for row in rows.tolist()])
 
     def fingerprint(self) -> str:
         """Hash the content of the source and which rows are meant, whatever the path."""

@@ -6,6 +6,7 @@ bootstraps and slices in energy are selections of rows and need no second pass.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,21 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import DataError
-from calo_train.evaluation.deposits import Deposits, FloatArray, Grid, apply_threshold
-from calo_train.evaluation.observables import OBSERVABLES
+from calo_train.evaluation.deposits import (
+    Deposits,
+    Energies,
+    FloatArray,
+    Grid,
+    IndexArray,
+    apply_threshold,
+)
+from calo_train.evaluation.observables import OBSERVABLES, Observable, observables_of
+from calo_train.evaluation.spectrum import SpectrumBins
 from calo_train.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Executor
 
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.showers.showers import Showers
 
-SPECTRUM_BINS = 49  # 50 logarithmic edges (2410.21611)
 NUM_EXAMPLES = 3
 MAX_INVALID_SHARE = 0.01
-
-IndexArray = npt.NDArray[np.int64]
+_BITS_OF_INFINITY = 0x7F800000
+_PIECE_BYTES = 16 << 20  # showers measured at once, by one thread
 
 
 @dataclass
@@ -53,7 +62,7 @@ class ShowerTable:
     """
 
     incident_energy: FloatArray
-    observables: Mapping[str, FloatArray]
+    observables: Mapping[str, npt.NDArray[np.floating]]
     profiles: Mapping[str, FloatArray]
     spectrum: npt.NDArray[np.int32]
     mean_energies: FloatArray  # (voxels,)
@@ -64,36 +73,11 @@ class ShowerTable:
     def __len__(self) -> int:
         return len(self.incident_energy)
 
-
-@dataclass
-class _Pieces:
-    incident: list[FloatArray] = field(default_factory=list)
-    observables: dict[str, list[FloatArray]] = field(default_factory=dict)
-    profiles: dict[str, list[FloatArray]] = field(default_factory=dict)
-    spectrum: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    positions: list[IndexArray] = field(default_factory=list)
-    examples: list[npt.NDArray[np.float32]] = field(default_factory=list)
-
-
-def voxel_range(showers: ShowerSet, threshold: float) -> tuple[float, float]:
-    """Give the smallest and largest voxel energy that the threshold keeps; (1, 1) without any."""
-    low, high = np.inf, 0.0
-    smallest = max(np.float32(threshold), np.finfo("f4").tiny)
-    for block in showers.blocks():
-        kept = block.energies[(block.energies >= smallest) & (block.energies < np.inf)]
-        if kept.size:
-            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
-    return (low, high) if high > 0 else (1.0, 1.0)
-
-
-def spectrum_edges(voxel_ends: tuple[float, float], threshold: float) -> FloatArray:
-    """Give logarithmic edges from the threshold to the reference's largest voxel.
-
-    Without a threshold they begin at the reference's smallest one.
-    """
-    low = float(np.float32(threshold)) if threshold > 0 else voxel_ends[0]
-    high = max(voxel_ends[1], low * 1.01)
-    return np.geomspace(low, high, SPECTRUM_BINS + 1)
+    def column(self, name: str, layer: int | None = None) -> FloatArray:
+        """Give an observable, of one layer where it has many, (n,) in float64."""
+        values = self.observables[name]
+        chosen = values if layer is None else values[:, layer]
+        return chosen.astype(np.float64, copy=False)
 
 
 def measure(
@@ -103,31 +87,119 @@ def measure(
 
     Raises DataError when more than 1 % of them hold NaN, infinite or negative energies.
     """
-    pieces, health = _Pieces(), ShowerHealth()
-    energy_sum = np.zeros(grid.geometry.num_voxels)
-    with Progress(f"observables of {showers.label}", len(showers), unit="showers") as progress:
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    filling, health = _Filling.of(len(showers), grid, SpectrumBins(spectrum)), ShowerHealth()
+    with (
+        Progress(f"observables of {showers.label}", len(showers), unit="showers") as progress,
+        ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="observables") as threads,
+        # Threads of small matrix products, below those here, would only wait for each other.
+        threadpool_limits(1),
+    ):
         for block in showers.blocks():
             valid = _valid_rows(block, health)
-            positions = np.flatnonzero(valid) + health.num_read
+            filling.positions[filling.stop : filling.stop + len(valid)] = valid + health.num_read
             health.num_read += len(block)
-            if len(positions):
-                good = block if valid.all() else block.rows(np.flatnonzero(valid))
-                deposits = _deposits(good, grid, threshold)
-                health.num_empty += int(np.count_nonzero(deposits.visible_energy == 0))
-                energy_sum += deposits.energies.sum(axis=0, dtype=np.float64)
-                _append(pieces, deposits, positions, spectrum)
+            good = block if len(valid) == len(block) else block.rows(valid)
+            filling.add(good, threshold, threads)
             progress.advance(len(block))
     _require_valid(showers, health)
-    return _table(pieces, energy_sum, health)
+    return filling.table(health)
 
 
-def _valid_rows(block: Showers, health: ShowerHealth) -> npt.NDArray[np.bool_]:
+@dataclass(eq=False)
+class _Filling:
+    """Arrays of a table for all showers of a set, filled up to row `stop`."""
+
+    grid: Grid
+    spectrum_bins: SpectrumBins
+    incident: FloatArray
+    positions: IndexArray
+    observables: dict[str, npt.NDArray[np.floating]]
+    profiles: dict[str, FloatArray]
+    spectrum: npt.NDArray[np.int32]
+    energy_sum: FloatArray
+    examples: list[Energies] = field(default_factory=list)
+    stop: int = 0
+
+    @classmethod
+    def of(cls, number: int, grid: Grid, spectrum_bins: SpectrumBins) -> _Filling:
+        return cls(
+            grid,
+            spectrum_bins,
+            np.empty(number),
+            np.empty(number, dtype=np.int64),
+            {name: _column(entry, grid, number) for name, entry in observables_of(grid).items()},
+            {name: np.empty((number, entry.num_bins)) for name, entry in grid.profiles.items()},
+            np.empty((number, len(spectrum_bins.edges)), dtype=np.int32),
+            np.zeros(grid.geometry.num_voxels),
+        )
+
+    def add(self, showers: Showers, threshold: float, threads: Executor) -> None:
+        """Measure valid showers, a few at a time on each thread."""
+        num_pieces = -(-showers.energies.nbytes // _PIECE_BYTES)
+        step = max(-(-len(showers) // max(num_pieces, 1)), 1)
+        starts = range(0, len(showers), step)
+
+        wanted = NUM_EXAMPLES - len(self.examples)
+        self.examples += list(apply_threshold(showers.energies[:wanted], threshold))
+
+        def work(start: int) -> FloatArray:
+            piece = slice(start, min(start + step, len(showers)))
+            incident = showers.conditions["incident_energy"][piece].astype(np.float64)
+            deposits = Deposits(
+                showers.energies[piece], incident, threshold, self.grid, self.spectrum_bins
+            )
+            self._fill(deposits, slice(self.stop + piece.start, self.stop + piece.stop))
+            return deposits.swept.totals
+
+        for total in threads.map(work, starts):  # added in order, whatever the threads
+            self.energy_sum += total
+        self.stop += len(showers)
+
+    def _fill(self, deposits: Deposits, rows: slice) -> None:
+        self.incident[rows] = deposits.incident_energy
+        for name, column in self.observables.items():
+            column[rows] = OBSERVABLES[name].measure(deposits)
+        for name, profile in self.profiles.items():
+            profile[rows] = deposits.profile(name)
+        self.spectrum[rows] = deposits.spectrum_counts
+
+    def table(self, health: ShowerHealth) -> ShowerTable:
+        """Give what was filled."""
+        filled = slice(self.stop)
+        visible = self.observables["visible_energy"][filled]
+        health.num_empty = int(np.count_nonzero(visible == 0))
+        return ShowerTable(
+            incident_energy=self.incident[filled],
+            observables={name: column[filled] for name, column in self.observables.items()},
+            profiles={name: column[filled] for name, column in self.profiles.items()},
+            spectrum=self.spectrum[filled],
+            mean_energies=self.energy_sum / max(self.stop, 1),
+            examples=np.asarray(self.examples),
+            positions=self.positions[filled],
+            health=health,
+        )
+
+
+def _column(entry: Observable, grid: Grid, number: int) -> npt.NDArray[np.floating]:
+    """Give an empty column: (number,), or (number, layers) whose layers lie together in memory."""
+    if not entry.is_per_layer:
+        return np.empty(number)
+    dtype = np.float64 if entry.is_exact else np.float32
+    return np.empty((entry.num_columns(grid), number), dtype=dtype).T
+
+
+def _valid_rows(block: Showers, health: ShowerHealth) -> IndexArray:
+    # Bits of negative, infinite and NaN floats are larger than those of all others.
+    if block.energies.view(np.uint32).max(initial=0) < _BITS_OF_INFINITY:
+        return np.arange(len(block))
     is_finite = np.isfinite(block.energies.sum(axis=1, dtype=np.float64))
     is_negative = is_finite & (block.energies.min(axis=1) < 0)
     health.num_non_finite += int(np.count_nonzero(~is_finite))
     health.num_negative += int(np.count_nonzero(is_negative))
-    valid: npt.NDArray[np.bool_] = is_finite & ~is_negative
-    return valid
+    return np.flatnonzero(is_finite & ~is_negative)
 
 
 def _require_valid(showers: ShowerSet, health: ShowerHealth) -> None:
@@ -140,48 +212,3 @@ def _require_valid(showers: ShowerSet, health: ShowerHealth) -> None:
             where=", ".join(str(path) for path in showers.source.paths),
             do="mend what wrote the file; invalid showers are never set to zero here",
         )
-
-
-def _deposits(block: Showers, grid: Grid, threshold: float) -> Deposits:
-    incident = block.conditions["incident_energy"].astype(np.float64)
-    return Deposits(apply_threshold(block.energies, threshold), incident, grid)
-
-
-def _append(
-    pieces: _Pieces, deposits: Deposits, positions: IndexArray, spectrum: FloatArray
-) -> None:
-    pieces.incident.append(deposits.incident_energy)
-    pieces.positions.append(positions)
-    for name, observable in OBSERVABLES.items():
-        pieces.observables.setdefault(name, []).append(observable.measure(deposits))
-    for name in deposits.grid.profiles:
-        pieces.profiles.setdefault(name, []).append(deposits.sums(f"profile_{name}"))
-    pieces.spectrum.append(count_voxels(deposits.energies, spectrum))
-    wanted = NUM_EXAMPLES - sum(map(len, pieces.examples))
-    if wanted > 0:
-        pieces.examples.append(deposits.energies[:wanted].copy())
-
-
-def count_voxels(energies: npt.NDArray[np.float32], edges: FloatArray) -> npt.NDArray[np.int32]:
-    """Count voxels a shower in bins [a, b), the last closed, and above: (n, bins + 1)."""
-    num_columns = len(edges)
-    rows, voxels = np.nonzero(energies)
-    values = energies[rows, voxels].astype(np.float64)
-    bins = np.searchsorted(edges, values, side="right") - 1
-    bins[values == edges[-1]] = num_columns - 2
-    counts = np.bincount(rows * num_columns + bins, minlength=len(energies) * num_columns)
-    return counts.reshape(len(energies), num_columns).astype(np.int32)
-
-
-def _table(pieces: _Pieces, energy_sum: FloatArray, health: ShowerHealth) -> ShowerTable:
-    incident = np.concatenate(pieces.incident)
-    return ShowerTable(
-        incident_energy=incident,
-        observables={name: np.concatenate(cols) for name, cols in pieces.observables.items()},
-        profiles={name: np.concatenate(cols) for name, cols in pieces.profiles.items()},
-        spectrum=np.concatenate(pieces.spectrum),
-        mean_energies=energy_sum / len(incident),
-        examples=np.concatenate(pieces.examples),
-        positions=np.concatenate(pieces.positions),
-        health=health,
-    )

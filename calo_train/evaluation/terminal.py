@@ -15,7 +15,8 @@ _NUMBER_COLUMNS = (1, 2, 3)  # aligned to the right
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """Give one table a sample, with what differs most and what was left out."""
-    return "\n\n".join(_sample_text(sample, metrics) for sample in metrics["samples"])
+    texts = [_sample_text(sample, metrics) for sample in metrics["samples"]]
+    return "\n\n".join([*texts, *_multi_texts(metrics)])
 
 
 def _sample_text(sample: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -30,6 +31,8 @@ def _sample_text(sample: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     lines += [f"  {line}" for line in _aligned([_HEADER, *_rows(sample)])]
     worst = {**sample["observables"], **sample["layers"]}[sample["ranking"][0]]
     lines.append(f"  differs most: {worst['title']} ({worst['verdict']})")
+    if any(found["is_reduced"] for found in sample["classifiers"].values()):
+        lines.append("  reduced classifiers are not the published protocols; --full trains those")
     return "\n".join(lines)
 
 
@@ -44,18 +47,36 @@ def _rows(sample: Mapping[str, Any]) -> list[tuple[str, ...]]:
         )
         for entry in sample["observables"].values()
     ]
-    classifier = sample["classifier"]
-    if classifier is not None:
-        rows.append(
-            (
-                "classifier AUC",
-                with_error(classifier["auc"], classifier["auc_deviation"]),
-                with_error(classifier["auc_floor"], classifier["auc_floor_error"]),
-                significance_words(classifier["significance"]),
-                classifier["verdict"],
-            )
+    rows += [
+        (
+            f"classifier AUC, {name}" + (" (reduced)" if found["is_reduced"] else ""),
+            with_error(found["auc"], found["auc_deviation"]),
+            with_error(found["auc_floor"], found["auc_floor_error"]),
+            significance_words(found["significance"]),
+            found["verdict"],
         )
+        for name, found in sample["classifiers"].items()
+    ]
     return rows
+
+
+def _multi_texts(metrics: Mapping[str, Any]) -> list[str]:
+    return [
+        "\n".join(
+            [
+                f"{name.replace('_', ' ')} classifier, mean log posterior on "
+                f"{found['reference_showers']} reference showers (equal samples: "
+                f"{found['chance']:.3f})",
+                *(
+                    f"  {entry['label']}: {entry['log_posterior']:.3f} "
+                    f"± {entry['log_posterior_deviation']:.3f}"
+                    for entry in found["samples"]
+                ),
+                f"  most like the reference: {found['ranking'][0]}",
+            ]
+        )
+        for name, found in metrics["multi_classifiers"].items()
+    ]
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

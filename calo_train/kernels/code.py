@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from calo_train.kernels.values import (
-    INDEX,
-    Bits,
-    Condition,
-    Count,
-    Integer,
-    Pointer,
-    Precision,
-    Variable,
-    Vector,
-)
+from calo_train.kernels.integers import INDEX, Condition, Count, Counter, Integer
+from calo_train.kernels.values import Bits, Pointer, Precision, Variable, Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,6 +119,12 @@ class Code:
         variable = Variable(self, place)
         variable.set(initial)
         return variable
+
+    def counter(self, initial: Count = 0) -> Counter:
+        """Give an integer that can be set again."""
+        counter = Counter(self, self._entry.alloca(INDEX))
+        counter.set(initial)
+        return counter
 
     def intrinsic(self, name: str, *arguments: Vector) -> Vector:
         """Call an LLVM intrinsic on vectors, such as `sqrt` or `fmuladd`."""

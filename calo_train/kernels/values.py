@@ -1,4 +1,4 @@
-"""Values of a kernel that is being written: vectors of numbers, masks, bits, integers, pointers.
+"""Values of a kernel that is being written: vectors of numbers, masks, bits and pointers.
 
 Each operator writes one instruction through the `Code` that a value belongs to.
 """
@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llvmlite import ir
 
+from calo_train.kernels.integers import INDEX, Count, Integer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from calo_train.kernels.code import Code
 
-INDEX = ir.IntType(64)
-
 Number: TypeAlias = "float | Vector"
-Count: TypeAlias = "int | Integer"
 
 
 @dataclass(frozen=True)
@@ -45,58 +44,6 @@ PRECISIONS = {precision.name: precision for precision in (FLOAT32, FLOAT64)}
 
 
 @dataclass(frozen=True, eq=False)
-class Integer:
-    """A 64-bit integer of the running kernel."""
-
-    code: Code
-    value: ir.Value
-
-    def __add__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.add(self.value, self._of(other)))
-
-    def __sub__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.sub(self.value, self._of(other)))
-
-    def __mul__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.mul(self.value, self._of(other)))
-
-    def __floordiv__(self, other: Count) -> Integer:
-        return Integer(self.code, self.code.builder.sdiv(self.value, self._of(other)))
-
-    def __lt__(self, other: Count) -> Condition:
-        return self._compared("<", other)
-
-    def __ge__(self, other: Count) -> Condition:
-        return self._compared(">=", other)
-
-    def minimum(self, other: Count) -> Integer:
-        """Give the smaller of two."""
-        is_less = self._compared("<", other).value
-        return Integer(self.code, self.code.builder.select(is_less, self.value, self._of(other)))
-
-    def as_bits(self) -> Bits:
-        """Give the low bits, as many as a number of the kernel has, in every lane."""
-        code, value = self.code, self.value
-        if code.precision.bits < INDEX.width:
-            value = code.builder.trunc(value, code.bits_type.element)
-        return Bits(code, code.in_lanes(value, code.bits_type))
-
-    def _compared(self, relation: str, other: Count) -> Condition:
-        compared = self.code.builder.icmp_signed(relation, self.value, self._of(other))
-        return Condition(compared)
-
-    def _of(self, other: Count) -> ir.Value:
-        return self.code.index(other).value
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """Whether something holds, for `Code.when`."""
-
-    value: ir.Value
-
-
-@dataclass(frozen=True, eq=False)
 class Pointer:
     """The start of an array; what lies there is said where it is read."""
 
@@ -111,6 +58,33 @@ class Pointer:
         """Read the 64-bit integer number `index`."""
         place = self._moved(index, INDEX)
         return Integer(self.code, self.code.builder.load(place.value, typ=INDEX))
+
+    def word(self, index: Count) -> Integer:
+        """Read the signed 32-bit integer number `index`; of a float32, its bits."""
+        code, kind = self.code, ir.IntType(32)
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        return Integer(code, code.builder.sext(value, INDEX))
+
+    def widened(self, index: Count) -> Vector:
+        """Read float32 number `index` into every lane of a float64 kernel."""
+        code, kind = self.code, ir.FloatType()
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        return code.spread(code.builder.fpext(value, code.precision.scalar))
+
+    def store_integer(self, index: Count, value: Count) -> None:
+        """Write the 64-bit integer number `index`."""
+        code = self.code
+        code.builder.store(code.index(value).value, self._moved(index, INDEX).value)
+
+    def store_lane(self, offset: Count, vector: Vector, lane: int = 0) -> None:
+        """Write one lane as number `offset`."""
+        self.code.builder.store(vector.lane(lane), self.at(offset).value)
+
+    def add_number(self, offset: Count, vector: Vector) -> None:
+        """Add the first lane to number `offset`."""
+        builder, place = self.code.builder, self.at(offset).value
+        number = builder.load(place, typ=self.code.precision.scalar)
+        builder.store(builder.fadd(number, vector.lane(0)), place)
 
     def vector(self, offset: Count = 0) -> Vector:
         """Read a vector that starts at number `offset`."""
@@ -208,6 +182,10 @@ class Vector:
     def minimum(self, other: Number) -> Vector:
         """Give the smaller; `other` where this one is NaN."""
         return (self < other).select(self, other)
+
+    def lane(self, index: int) -> ir.Value:
+        """Give one lane as a scalar."""
+        return self.code.builder.extract_element(self.value, ir.Constant(ir.IntType(32), index))
 
     def as_bits(self) -> Bits:
         """Give the bit patterns of the numbers."""

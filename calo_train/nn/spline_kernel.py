@@ -22,7 +22,7 @@ from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, compile_library, this_machine
 from calo_train.kernels.mathematics import log
 from calo_train.kernels.threads import run_in_ranges
-from calo_train.kernels.values import PRECISIONS, Integer, Vector
+from calo_train.kernels.values import PRECISIONS, Vector
 from calo_train.nn.spline_code import SplineKind, SplineSettings, invert_spline
 from calo_train.nn.spline_gradient_code import PointCode, write_parameter_gradients
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from llvmlite import ir
 
+    from calo_train.kernels.integers import Integer
     from calo_train.nn.rational_quadratic import SplineShape
 
 _MAP = ("given", "parameters", "settings", "mapped", "logarithms")

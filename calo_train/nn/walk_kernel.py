@@ -18,7 +18,7 @@ import numpy as np
 from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
 from calo_train.kernels.threads import run_in_ranges
-from calo_train.kernels.values import PRECISIONS, Integer, Pointer, Precision, Vector
+from calo_train.kernels.values import PRECISIONS, Pointer, Precision, Vector
 from calo_train.nn import walk_program as fields
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from llvmlite import ir
 
+    from calo_train.kernels.integers import Integer
     from calo_train.nn.autoregressive_heads import HeadCode
     from calo_train.nn.walk_program import WalkProgram
 

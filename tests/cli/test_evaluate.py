@@ -75,13 +75,14 @@ def test_a_run_is_sampled_at_its_held_out_conditions_once_and_judged(finished_ru
     assert repeated | {"durations": None} == metrics | {"durations": None}
 
 
-def test_a_generator_folder_needs_a_reference(finished_run, tiny_data, tmp_path):
+def test_a_generator_folder_needs_a_reference(finished_run, tmp_path):
+    other = detectors.write_showers(tmp_path / "other.h5", detectors.cartesian(), 60, seed=9)
     generator = str(finished_run / "generator")
     commands.require_message(
         commands.run("calo-eval", generator, cwd=tmp_path), 2, "no reference", "--reference"
     )
     done = commands.run(
-        "calo-eval", generator, "--reference", str(tiny_data), "-n", "40", "--classifier-runs",
+        "calo-eval", generator, "--reference", str(other), "-n", "40", "--classifier-runs",
         "0", "--extrapolate", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -121,8 +122,40 @@ def test_other_incident_energies_are_refused(pair, tmp_path):
     showers.conditions["incident_energy"][:] = 20_000
     sample = write(tmp_path / "fixed.h5", showers)
     done = commands.run("calo-eval", str(sample), "--reference", reference, *FAST, cwd=tmp_path)
-    commands.require_message(done, 3, "20 GeV to 20 GeV", "--like")
+    commands.require_message(done, 3, "20 GeV to 20 GeV", "####", "--like")
     assert not list(tmp_path.glob("reports/*/*"))
+
+
+def test_what_distorts_a_result_is_warned_of_in_log_and_report(pair, tmp_path):
+    """E6, E14: other incident energies that are allowed, and showers that were memorised."""
+    _, reference = pair
+    showers = detectors.make_showers(detectors.cartesian(), 120, seed=1)
+    showers.conditions["incident_energy"][:] = 20_000
+    sample = str(write(tmp_path / "fixed.h5", showers))
+    done = commands.run(
+        "calo-eval", sample, "--reference", reference, "--training", sample, *FAST,
+        "--allow-different-energies", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (page,) = tmp_path.glob("reports/*/report.html")
+    for words in ("memorised: 120 of 120 showers", "every number below is distorted"):
+        assert words in done.stderr
+        assert words in page.read_text(encoding="utf-8")
+
+
+def test_a_reference_that_was_trained_on_is_refused(finished_run, tiny_data, tmp_path):
+    """D6: exit 3 with both files and the number of rows, for a run and for a generator folder."""
+    run = ("calo-eval", str(finished_run), "--reference", str(tiny_data), "--extrapolate")
+    done = commands.run(*run, cwd=tmp_path)
+    commands.require_message(done, 3, "training data itself", str(tiny_data), "moved run")
+    part = write(
+        tmp_path / "part.h5", detectors.make_showers(detectors.cartesian(), 300).rows(slice(50))
+    )
+    done = commands.run(*run[:2], "--reference", str(part), "--extrapolate", cwd=tmp_path)
+    commands.require_message(done, 3, "of 50 showers of the reference were trained on", "part.h5")
+    generator = str(finished_run / "generator")
+    done = commands.run("calo-eval", generator, "--reference", str(tiny_data), cwd=tmp_path)
+    commands.require_message(done, 3, "training data itself", "generator")
 
 
 def test_invalid_showers_are_in_the_headline_and_refused_above_one_per_cent(tmp_path):
@@ -183,3 +216,31 @@ def test_an_unfinished_run_says_which_parts_are_missing(finished_run, tmp_path):
     next((finished_run / "stages").glob("*/parts/*.safetensors")).unlink()
     done = commands.run("calo-eval", str(finished_run), cwd=tmp_path)
     commands.require_message(done, 3, "not finished: 1 parts")
+
+
+def test_results_are_compared_and_checked_by_scripts(pair, tmp_path):
+    """E11: 0 when no condition holds, 6 when one does, with the report written."""
+    sample, reference = pair
+    failed = commands.run(
+        "calo-eval", sample, "--reference", reference, *FAST, "--out", "one",
+        "--fail-if", "num_hits.separation>0.9", "--fail-if", "num_hits.separation>=0",
+        cwd=tmp_path,
+    )  # fmt: skip
+    commands.require_message(failed, 6, "error: num_hits.separation>=0 holds", "metrics.json")
+    assert "report: one" in failed.stdout
+    compared = commands.run(
+        "calo-eval", "--compare", "one", "one/metrics.json", "--fail-if",
+        "num_hits.separation>0.9", cwd=tmp_path,
+    )  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+    assert "0 worse, 0 better" in compared.stdout
+    unknown = commands.run(
+        "calo-eval", "--compare", "one", "one", "--fail-if", "num_hit.separation>1", cwd=tmp_path
+    )
+    commands.require_message(unknown, 2, "nearest: num_hits.separation")
+    commands.require_message(
+        commands.run("calo-eval", sample, "--fail-if", "num_hits", cwd=tmp_path),
+        2,
+        "not a condition",
+    )
+    commands.require_message(commands.run("calo-eval", cwd=tmp_path), 2, "nothing to judge")

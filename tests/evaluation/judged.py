@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import detectors
 import numpy as np
 
-from calo_train.evaluation.classifier import Protocol
+from calo_train.evaluation.classifiers.protocol import Protocol
 from calo_train.evaluation.comparison import evaluate
 from calo_train.evaluation.results import Evaluation, Settings
 from calo_train.evaluation.shower_set import ShowerSet
@@ -45,6 +45,9 @@ class Memory:
     @property
     def condition_names(self) -> tuple[str, ...]:
         return tuple(self.showers.conditions)
+
+    def read(self, start: int, stop: int) -> Showers:
+        return self.showers.rows(slice(start, stop))
 
     def blocks(self) -> Iterator[Showers]:
         for start in range(0, len(self.showers), 37):
@@ -81,7 +84,12 @@ def judge(
     return evaluate(
         [shower_set(sample)],
         shower_set(reference, "reference"),
-        Settings(THRESHOLD, seed=seed, repetitions=30, protocol=protocol),
+        Settings(
+            THRESHOLD,
+            seed=seed,
+            repetitions=30,
+            classifiers=(protocol,) if protocol.num_runs else (),
+        ),
     )
 
 

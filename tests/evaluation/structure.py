@@ -6,7 +6,7 @@ from typing import Any
 
 _TYPES = {
     "object": dict, "array": list, "string": str, "null": type(None), "number": (int, float),
-    "integer": int,
+    "integer": int, "boolean": bool,
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def require(value: Any, schema: dict[str, Any], root: dict[str, Any], path: str 
         assert value in schema["enum"], path
     if "type" in schema:
         assert isinstance(value, _TYPES[schema["type"]]), (path, value)
-        assert not isinstance(value, bool), path
+        assert isinstance(value, bool) == (schema["type"] == "boolean"), path
     if "minimum" in schema:
         assert value >= schema["minimum"], path
     if isinstance(value, dict):

@@ -15,6 +15,7 @@ from calo_train.evaluation.distances import (
     Binning,
     PooledOrder,
     automatic_binning,
+    reduced_chi2,
     separation_power,
 )
 
@@ -42,6 +43,29 @@ def test_separation_power_of_equal_disjoint_and_empty_histograms():
     assert separation_power(h, 0 * h) == 1
 
 
+@given(counts.filter(np.any), counts.filter(np.any))
+def test_chi2_is_that_of_normalised_histograms(first, second):
+    bins = [(a, b) for a, b in zip(first, second, strict=True) if a + b > 0]
+    n, m = sum(first), sum(second)
+    expected = sum((a / n - b / m) ** 2 / (a / n**2 + b / m**2) for a, b in bins)
+    found = reduced_chi2(first[None], second[None])[0]
+    assert found == pytest.approx(expected / (len(bins) - 1) if len(bins) > 1 else 0, abs=1e-9)
+
+
+def test_chi2_of_equal_laws_is_one():
+    """Its mean over 2000 pairs, known to sqrt(2 / 19 / 2000) = 0.7 %."""
+    random = np.random.default_rng(1)
+    pairs = random.multinomial(1000, np.full(20, 0.05), (2, 2000)).astype(float)
+    assert reduced_chi2(*pairs).mean() == pytest.approx(1, abs=4 * 0.0073)
+
+
+def test_undefined_values_are_left_out_of_wasserstein_distances():
+    first, second = np.array([1.0, np.nan, 3.0]), np.array([np.nan, 4.0, 2.5])
+    expected = wasserstein_distance([1.0, 3.0], [4.0, 2.5])
+    every = np.arange(3)
+    assert PooledOrder(first, second).distance(every, every) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("sizes", [(200, 300), (300, 200), (5, 5)])
 def test_wasserstein_of_subsets_equals_scipy(sizes):
     random = np.random.default_rng(5)
@@ -56,6 +80,16 @@ def test_bins_are_half_open_and_the_last_is_closed():
     values = np.array([0.0, 0.99, 1.0, 2.0, 2.01, -0.01])
     np.testing.assert_array_equal(binning.counts(values), [2, 2])
     assert binning.share_outside(values) == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_bins_equal_a_search_at_and_beside_every_edge(is_log):
+    edges = np.geomspace(0.0151515, 3e4, 40) if is_log else np.linspace(-30, 30, 101)
+    values = np.concatenate([edges, np.nextafter(edges, -9e9), np.nextafter(edges, 9e9), [np.nan]])
+    expected = np.searchsorted(edges, values, side="right") - 1
+    expected[values == edges[-1]] = len(edges) - 2
+    expected[(expected < 0) | (expected > len(edges) - 2)] = len(edges) - 1
+    np.testing.assert_array_equal(Binning(edges, is_log).indices(values), expected)
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

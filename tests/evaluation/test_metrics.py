@@ -24,6 +24,7 @@ def test_metrics_have_the_structure_of_the_schema(protocol):
     metrics = json.loads(as_json(metrics_of(evaluation)))
     structure.require(metrics, SCHEMA, SCHEMA)
     assert (metrics["samples"][0]["classifier"] is None) == (protocol.num_runs == 0)
+    assert bool(metrics["samples"][0]["classifiers"]) == (protocol.num_runs > 0)
 
 
 def test_the_schema_refuses_what_it_does_not_know():
@@ -32,7 +33,7 @@ def test_the_schema_refuses_what_it_does_not_know():
     for broken in (
         metrics | {"extra": 1},
         {name: value for name, value in metrics.items() if name != "settings"},
-        metrics | {"schema_version": 2},
+        metrics | {"schema_version": 1},
         metrics | {"warnings": [3]},
     ):
         with pytest.raises(AssertionError):

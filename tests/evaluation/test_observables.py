@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
-
 import detectors
 import judged
+import naive_observables
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from calo_train.errors import DataError
+from calo_train.evaluation import layer_sums
+from calo_train.evaluation import table as table_module
 from calo_train.evaluation.deposits import Grid
-from calo_train.evaluation.observables import OBSERVABLES
-from calo_train.evaluation.table import (
-    ShowerTable,
-    count_voxels,
-    measure,
-    spectrum_edges,
-    voxel_range,
-)
+from calo_train.evaluation.observables import observables_of
+from calo_train.evaluation.spectrum import SpectrumBins, spectrum_edges, voxel_range
+from calo_train.evaluation.table import ShowerTable, measure
+from calo_train.geometry import Geometry, Layer
 from calo_train.showers.showers import Showers
 
-if TYPE_CHECKING:
-    from calo_train.geometry import Geometry
-
+DETECTORS = {**detectors.ALL, "polar_ragged": detectors.polar_ragged}
+SUM_TOLERANCE = 1e-6  # of the loop; further layers are kept in float32
+WIDTH_ATOL = 1e-6
 FLOAT32_SUM_RTOL = 1e-5
 NUM_SHOWERS = 50
 
@@ -35,69 +34,71 @@ def table_of(showers: Showers, threshold: float = judged.THRESHOLD) -> ShowerTab
     return measure(given, Grid.of(showers.geometry), threshold=threshold, spectrum=edges)
 
 
-def voxels(geometry: Geometry) -> list[tuple[int, float, float]]:
-    """Layer and transverse centre of every voxel, by loops."""
-    found = []
-    for index, layer in enumerate(geometry.layers):
-        for first in layer.axes[0].centres:
-            for second in layer.axes[1].centres:
-                x, y = first, second
-                if layer.axes[1].name == "r":
-                    x, y = second * math.cos(first), second * math.sin(first)
-                found.append((index, float(x), float(y)))
-    return found
+@pytest.fixture(params=["compiled", "numpy"])
+def sweep(request, monkeypatch):
+    """Both ways of summing over layers."""
+    if request.param == "numpy":
+        monkeypatch.setattr(layer_sums, "_compiled", lambda: None)
+    return request.param
 
 
-def naive(shower: np.ndarray, incident: float, geometry: Geometry) -> dict[str, object]:
-    kept = [float(e) if e >= np.float32(judged.THRESHOLD) else 0.0 for e in shower]
-    total = sum(kept)
-    places = voxels(geometry)
-    num_layers = geometry.num_layers
-
-    def mean(values: list[float]) -> float:
-        return sum(e * v for e, v in zip(kept, values, strict=True)) / total if total else 0.0
-
-    found: dict[str, object] = {
-        "visible_energy": total,
-        "visible_fraction": total / incident,
-        "num_hits": float(sum(e > 0 for e in kept)),
-    }
-    for position, name in enumerate("zxy"):
-        values = [float(place[position]) for place in places]
-        found[f"centre_of_gravity_{name}"] = mean(values)
-        found[f"second_moment_{name}"] = mean([(v - mean(values)) ** 2 for v in values])
-    layers = [
-        sum(e for e, place in zip(kept, places, strict=True) if place[0] == index)
-        for index in range(num_layers)
-    ]
-    found["layer_energy"] = layers
-    ends = [0, num_layers // 3, 2 * num_layers // 3, num_layers]
-    for third, name in enumerate(("first_third", "second_third", "last_third")):
-        found[name] = sum(layers[ends[third] : ends[third + 1]]) / total if total else 0.0
-    return found
-
-
-@pytest.mark.parametrize("name", detectors.ALL)
-def test_every_observable_equals_a_naive_loop(name):
-    geometry = detectors.ALL[name]()
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_observable_equals_a_naive_loop(name, sweep):
+    geometry = DETECTORS[name]()
     showers = detectors.make_showers(geometry, NUM_SHOWERS, seed=3)
     showers.energies[4] = 0
     table = table_of(showers)
+    require_equal_observables(table, showers)
+    assert table.health.num_empty == np.count_nonzero(
+        (showers.energies < judged.THRESHOLD).all(axis=1)
+    )
+
+
+def require_equal_observables(table: ShowerTable, showers: Showers) -> None:
     expected = [
-        naive(shower, float(incident), geometry)
+        naive_observables.measure(shower, float(incident), showers.geometry, judged.THRESHOLD)
         for shower, incident in zip(
             showers.energies, showers.conditions["incident_energy"], strict=True
         )
     ]
-    assert set(expected[0]) == set(OBSERVABLES)
-    for observable in OBSERVABLES:
-        wanted = np.asarray([entry[observable] for entry in expected])
-        scale = max(np.abs(wanted).max(), 1.0)
-        np.testing.assert_allclose(
-            table.observables[observable], wanted, rtol=FLOAT32_SUM_RTOL,
-            atol=FLOAT32_SUM_RTOL * scale,
-        )  # fmt: skip
-    assert table.health.num_empty == sum(entry["visible_energy"] == 0 for entry in expected)
+    assert set(expected[0]) == set(table.observables)
+    for name, found in table.observables.items():
+        wanted = np.asarray([entry[name] for entry in expected])
+        scale = max(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0), 1.0)
+        # A width of zero is the root of a difference of squares.
+        atol = scale * (WIDTH_ATOL if "width" in name or "spread" in name else SUM_TOLERANCE)
+        np.testing.assert_allclose(found, wanted, rtol=SUM_TOLERANCE, atol=atol, err_msg=name)
+
+
+@given(
+    name=st.sampled_from(sorted(DETECTORS)),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_observables_of_any_showers_equal_a_naive_loop(name, data):
+    """Ties, single hits, empty layers, and voxels at the threshold."""
+    geometry = DETECTORS[name]()
+    deposit = st.sampled_from([0.0, 0.0, 0.25, judged.THRESHOLD, 1.0, 7.5, 1e4])
+    energies = data.draw(arrays.arrays(np.float32, (3, geometry.num_voxels), elements=deposit))
+    incident = np.asarray([1e3, 1e4, 1e5], dtype=np.float32)
+    showers = Showers(energies, {"incident_energy": incident}, geometry)
+    require_equal_observables(table_of(showers), showers)
+
+
+def test_the_table_does_not_depend_on_threads_or_blocks(monkeypatch):
+    showers = detectors.make_showers(detectors.polar(), 200)
+    whole = table_of(showers)
+    monkeypatch.setattr(table_module, "_PIECE_BYTES", 7 * showers.energies[0].nbytes)
+    pieces = table_of(showers)
+    for name, column in whole.observables.items():
+        np.testing.assert_array_equal(pieces.observables[name], column)
+    np.testing.assert_array_equal(pieces.spectrum, whole.spectrum)
+
+
+def test_regular_layers_have_neighbours_and_polar_ones_a_radius():
+    assert "layer_centroid_r" not in observables_of(Grid.of(detectors.cartesian()))
+    assert "layer_centroid_r" in observables_of(Grid.of(detectors.polar()))
+    assert "layer_cosine" not in observables_of(Grid.of(detectors.single_voxel()))
 
 
 @pytest.mark.parametrize("name", ["cartesian", "polar"])
@@ -146,11 +147,33 @@ def test_threshold_keeps_what_equals_it():
 
 
 def test_spectrum_counts_every_voxel_once():
-    """The edges run from the threshold to the reference's maximum; a sample may lie above."""
-    edges = np.array([0.1, 1.0, 10.0])
-    energies = np.array([[0, 0.1, 0.5, 1.0], [10.0, 10.1, 0, 50.0]], dtype=np.float32)
-    edges[0] = np.float32(0.1)
-    np.testing.assert_array_equal(count_voxels(energies, edges), [[2, 1, 0], [0, 1, 2]])
+    """The edges run from the threshold to the reference's maximum; a sample may lie outside."""
+    bins = SpectrumBins(np.array([np.float32(0.1), 1.0, 10.0]))
+    energies = np.array([[0, 0.1, 0.5, 1.0], [10.0, 10.1, 0.09, 50.0]], dtype=np.float32)
+    np.testing.assert_array_equal(bins.folded(bins.count(energies)), [[2, 1, 0], [0, 1, 3]])
+
+
+@pytest.mark.parametrize("span", [1.001, 1.5, 1e5])
+def test_spectrum_equals_a_search_at_every_edge(span, sweep):
+    """Also where edges are nearer than the bits of the table tell."""
+    geometry = line_of_voxels(150)
+    edges = np.geomspace(np.float32(0.0151515), 0.0151515 * span, 50)
+    near = edges.astype(np.float32)
+    values = np.concatenate([near, np.nextafter(near, np.float32(0)), np.nextafter(near, 9e9)])
+    bins = np.searchsorted(edges, values.astype(np.float64), side="right") - 1
+    bins[values == edges[-1]] = 48
+    bins[bins < 0] = 49
+    showers = Showers(
+        values[None].astype(np.float32), {"incident_energy": np.ones(1, "f4")}, geometry
+    )
+    table = measure(judged.shower_set(showers), Grid.of(geometry), threshold=0.0, spectrum=edges)
+    np.testing.assert_array_equal(table.spectrum[0], np.bincount(bins, minlength=50))
+
+
+def line_of_voxels(number: int) -> Geometry:
+    """One layer of cells in a row."""
+    axes = (detectors.axis("x", number, 0, number), detectors.axis("y", 1, 0, 1))
+    return Geometry("line", (Layer(axes, 0.0, 1.0),))
 
 
 def test_spectrum_of_the_reference_has_nothing_outside():

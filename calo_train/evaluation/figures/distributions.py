@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calo_train.evaluation.distances import Binning
+from calo_train.evaluation.figures.gallery import shows
 from calo_train.evaluation.figures.style import (
     Column,
     Curve,
@@ -22,26 +23,38 @@ from calo_train.evaluation.figures.style import (
     small_ratio_panels,
     write_header,
 )
-from calo_train.evaluation.observables import OBSERVABLES
+from calo_train.evaluation.observables import OBSERVABLES, Observable
 from calo_train.quantities import format_energy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
 
     from calo_train.evaluation.results import Evaluation
     from calo_train.evaluation.table import ShowerTable
 
-_NUM_LAYER_PANELS = 6
+_NUM_PANELS, _NUM_ENERGY_PANELS = 3, 6  # of layers spread over the depth
+_EMPTY_WORDS = "; what is zero lies outside the logarithmic axis"
 
 
-def observable_figure(evaluation: Evaluation, name: str, section: str) -> ReportFigure:
-    """Draw the distribution of one observable, normalised to 1 over all showers."""
-    observable = OBSERVABLES[name]
-    title = observable.in_words_of(evaluation.grid, observable.title)
+@shows("Energy", "Cells", "Depth", "Width", rank=30)
+def observable_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw the distribution of each single observable of a section."""
+    for observable in OBSERVABLES.values():
+        is_drawn = observable.is_headline and observable.name in evaluation.binnings
+        if is_drawn and observable.section == section and not observable.is_per_layer:
+            yield _observable_figure(evaluation, observable)
+
+
+def _observable_figure(evaluation: Evaluation, observable: Observable) -> ReportFigure:
+    """Draw a distribution, normalised to 1 over all showers."""
+    name = observable.name
+    title = observable.title_of(evaluation.grid)
     symbol = observable.in_words_of(evaluation.grid, observable.symbol)
     (binning,) = evaluation.binnings[name]
     curves = sample_curves(
-        evaluation, lambda table: _shares(binning, table.observables[name], len(table))
+        evaluation, lambda table: _shares(binning, table.column(name), len(table))
     )
     figure, main, ratio = ratio_figure()
     _draw_panel(main, ratio, binning, curves)
@@ -52,43 +65,55 @@ def observable_figure(evaluation: Evaluation, name: str, section: str) -> Report
     return ReportFigure(
         name=name,
         title=title[0].upper() + title[1:],
-        section=section,
+        section=observable.section,
         caption=f"Distribution of the {title}. {caption_tail(evaluation)}",
         figure=figure,
         numbers=bin_numbers(binning.edges, *curves),
     )
 
 
-def layer_energies_figure(evaluation: Evaluation, section: str) -> ReportFigure:
-    """Draw the energy distributions of layers spread over the depth."""
-    binnings = evaluation.binnings["layer_energy"]
-    layers = np.unique(np.linspace(0, len(binnings) - 1, _NUM_LAYER_PANELS).round().astype(int))
+@shows("Energy", "Cells", "Depth", "Width", rank=40)
+def layers_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw each observable of layers for some of them, spread over the depth."""
+    for observable in OBSERVABLES.values():
+        is_drawn = observable.is_headline and observable.name in evaluation.binnings
+        if is_drawn and observable.section == section and observable.is_per_layer:
+            yield _layers_figure(evaluation, observable)
+
+
+def _layers_figure(evaluation: Evaluation, observable: Observable) -> ReportFigure:
+    binnings = evaluation.binnings[observable.name]
+    num_panels = _NUM_ENERGY_PANELS if observable.name == "layer_energy" else _NUM_PANELS
+    layers = np.unique(np.linspace(0, len(binnings) - 1, num_panels).round().astype(int))
+    symbol = observable.in_words_of(evaluation.grid, observable.symbol)
+    title = observable.title_of(evaluation.grid)
     figure, panels = small_ratio_panels(len(layers))
     numbers: dict[str, list[FloatArray]] = {}
     for (main, ratio), layer in zip(panels, layers.tolist(), strict=True):
-        curves = _layer_curves(evaluation, binnings[layer], layer)
+        curves = _layer_curves(evaluation, binnings[layer], observable.name, layer)
         _draw_panel(main, ratio, binnings[layer], curves)
         main.set_title(f"layer {layer}", loc="left", fontsize=11)
         main.set_ylabel("share per bin")
         ratio.set_ylabel("ratio")
-        ratio.set_xlabel(axis_label(r"E_\mathrm{layer}", "MeV"))
+        ratio.set_xlabel(axis_label(symbol, observable.unit))
         for key, values in bin_numbers(binnings[layer].edges, *curves).items():
             numbers.setdefault(key, []).append(np.asarray(values))
         numbers.setdefault("layer", []).append(np.full(binnings[layer].num_bins, layer))
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="upper center", ncols=2)
     return ReportFigure(
-        name="layer_energies",
-        title="Layer energies",
-        section=section,
-        caption="Energy of single layers, spread over the depth; empty layers lie outside the "
-        f"logarithmic axis. {caption_tail(evaluation)}",
+        name=f"{observable.name}_of_layers",
+        title=title[0].upper() + title[1:],
+        section=observable.section,
+        caption=f"Distribution of the {title}, for layers spread over the depth"
+        f"{_EMPTY_WORDS if binnings[0].is_log else ''}. {caption_tail(evaluation)}",
         figure=figure,
         numbers={key: np.concatenate(values) for key, values in numbers.items()},
         is_wide=True,
     )
 
 
-def spectrum_figure(evaluation: Evaluation, section: str) -> ReportFigure:
+@shows("Cells", rank=10)
+def spectrum_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
     """Draw the spectrum of all cell energies above the threshold."""
     binning = Binning(evaluation.spectrum_edges, is_log=True)
     curves = sample_curves(evaluation, _spectrum)
@@ -112,7 +137,7 @@ def spectrum_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     ratio.set_xlabel(axis_label(r"E_\mathrm{cell}", "MeV"))
     write_header(main, evaluation)
     add_legend(main, headroom=1.3)
-    return ReportFigure(
+    yield ReportFigure(
         name="cell_energy_spectrum",
         title="Cell energy spectrum",
         section=section,
@@ -151,10 +176,10 @@ def _draw_panel(
 
 
 def _layer_curves(
-    evaluation: Evaluation, binning: Binning, layer: int
+    evaluation: Evaluation, binning: Binning, name: str, layer: int
 ) -> tuple[Curve, list[Curve]]:
     def make(table: Any) -> tuple[FloatArray, FloatArray]:
-        return _shares(binning, table.observables["layer_energy"][:, layer], len(table))
+        return _shares(binning, table.column(name, layer), len(table))
 
     return sample_curves(evaluation, make)
 

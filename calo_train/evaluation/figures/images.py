@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from calo_train.evaluation.figures.gallery import shows
 from calo_train.evaluation.figures.style import (
     Column,
     FloatArray,
     ReportFigure,
     caption_tail,
     new_figure,
+    suffix_of,
+    words_of,
 )
 from calo_train.quantities import format_energy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
@@ -33,7 +38,23 @@ def axis_profiles(evaluation: Evaluation) -> list[Profile]:
     return [entry for name, entry in evaluation.grid.profiles.items() if name != "radius"]
 
 
-def average_shower_figure(
+@shows("Showers", rank=10)
+def average_shower_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw the mean showers of every sample; nothing where no layer is divided."""
+    if axis_profiles(evaluation):
+        for result in evaluation.samples:
+            yield _average_shower_figure(evaluation, result, section)
+
+
+@shows("Showers", rank=20)
+def single_showers_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw some showers of every sample; nothing where no layer is divided."""
+    if axis_profiles(evaluation):
+        for result in evaluation.samples:
+            yield _single_showers_figure(evaluation, result, section)
+
+
+def _average_shower_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the mean shower of reference and sample and their relative difference."""
@@ -60,8 +81,8 @@ def average_shower_figure(
     for axes in panels[-1]:
         axes.set_xlabel("layer")
     return ReportFigure(
-        name=f"average_shower{_suffix(evaluation, result)}",
-        title="Average shower" + _of(evaluation, result),
+        name=f"average_shower{suffix_of(evaluation, result)}",
+        title="Average shower" + words_of(evaluation, result),
         section=section,
         caption="Mean energy per layer and cell, summed over the other transverse axis. "
         f"{caption_tail(evaluation)}",
@@ -71,7 +92,7 @@ def average_shower_figure(
     )
 
 
-def single_showers_figure(
+def _single_showers_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the first showers of reference and sample side by side."""
@@ -99,8 +120,8 @@ def single_showers_figure(
         axes.set_xlabel("layer")
     figure.colorbar(mesh, ax=panels, label="energy [MeV]", pad=0.01)
     return ReportFigure(
-        name=f"single_showers{_suffix(evaluation, result)}",
-        title="Single showers" + _of(evaluation, result),
+        name=f"single_showers{suffix_of(evaluation, result)}",
+        title="Single showers" + words_of(evaluation, result),
         section=section,
         caption=f"The first {num_columns} showers of either file, not chosen. "
         f"{caption_tail(evaluation)}",
@@ -170,11 +191,3 @@ def _axis_columns(
     lengths = [len(piece) for piece in numbers["layer"]]
     names: Column = np.repeat([profile.name for profile in profiles], lengths)
     return {"axis": names} | {key: np.concatenate(values) for key, values in numbers.items()}
-
-
-def _suffix(evaluation: Evaluation, result: SampleResult) -> str:
-    return f"_{evaluation.samples.index(result) + 1}" if len(evaluation.samples) > 1 else ""
-
-
-def _of(evaluation: Evaluation, result: SampleResult) -> str:
-    return f", {result.showers.label}" if len(evaluation.samples) > 1 else ""

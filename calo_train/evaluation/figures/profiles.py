@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calo_train.evaluation.figures.distributions import bin_numbers
+from calo_train.evaluation.figures.gallery import shows
 from calo_train.evaluation.figures.style import (
     Curve,
     FloatArray,
@@ -24,7 +25,7 @@ from calo_train.evaluation.moments import EnergyBins, energy_edges, response_by_
 from calo_train.quantities import MEV_PER_GEV
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from matplotlib.axes import Axes
 
@@ -34,14 +35,15 @@ if TYPE_CHECKING:
 _LOG_SPAN = 20.0  # profiles that fall further are drawn logarithmically
 
 
-def longitudinal_figure(evaluation: Evaluation, section: str) -> ReportFigure:
+@shows("Depth", rank=10)
+def longitudinal_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
     """Draw the mean energy of each layer."""
     num_layers = evaluation.reference.geometry.num_layers
     edges: FloatArray = np.linspace(-0.5, num_layers - 0.5, num_layers + 1)
-    return _profile_figure(
+    yield _profile_figure(
         evaluation,
         edges,
-        lambda table: table.observables["layer_energy"],
+        lambda table: table.observables["layer_energy"].astype(np.float64, copy=False),
         name="longitudinal_profile",
         title="Longitudinal profile",
         words="layer",
@@ -50,7 +52,14 @@ def longitudinal_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     )
 
 
-def transverse_figure(evaluation: Evaluation, axis: str, section: str) -> ReportFigure:
+@shows("Width", rank=10)
+def transverse_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw the profile along every transverse axis and the radius."""
+    for axis in evaluation.grid.profiles:
+        yield _transverse_figure(evaluation, axis, section)
+
+
+def _transverse_figure(evaluation: Evaluation, axis: str, section: str) -> ReportFigure:
     """Draw the mean energy along a transverse axis or the radius, summed over all layers."""
     profile = evaluation.grid.profiles[axis]
     return _profile_figure(
@@ -67,11 +76,12 @@ def transverse_figure(evaluation: Evaluation, axis: str, section: str) -> Report
     )
 
 
-def response_figure(evaluation: Evaluation, section: str) -> ReportFigure | None:
-    """Draw response and resolution against the incident energy; None without a spectrum."""
+@shows("Energy", rank=10)
+def response_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw response and resolution against the incident energy; nothing without a spectrum."""
     edges = energy_edges(evaluation.reference_table.incident_energy)
     if edges is None:
-        return None
+        return
     edges_gev = edges / MEV_PER_GEV
     figure = new_figure(10.4, 5.0)
     panels = figure.subplots(2, 2, sharex=True, height_ratios=(3, 1))
@@ -98,7 +108,7 @@ def response_figure(evaluation: Evaluation, section: str) -> ReportFigure | None
             numbers[key if key.startswith("bin_") else f"{name}: {key}"] = values
     write_header(panels[0, 0], evaluation)
     add_legend(panels[0, 1])
-    return ReportFigure(
+    yield ReportFigure(
         name="response_and_resolution",
         title="Response and resolution",
         section=section,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from calo_train.evaluation.results import Evaluation
+    from calo_train.evaluation.results import Evaluation, SampleResult
 
 Column = npt.NDArray[Any] | Sequence[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -236,6 +236,16 @@ def draw_ratio(axes: Axes, edges: FloatArray, reference: Curve, samples: Sequenc
             axes.plot(centres[beyond], height, marker, ms=4, color=curve.colour)
     axes.set_ylim(1 - half, 1 + half)
     axes.set_ylabel("ratio to\nreference")
+
+
+def suffix_of(evaluation: Evaluation, result: SampleResult) -> str:
+    """Tell figures of single samples apart by name; nothing where there is one sample."""
+    return f"_{evaluation.samples.index(result) + 1}" if len(evaluation.samples) > 1 else ""
+
+
+def words_of(evaluation: Evaluation, result: SampleResult) -> str:
+    """Tell figures of single samples apart by title."""
+    return f", {result.showers.label}" if len(evaluation.samples) > 1 else ""
 
 
 def axis_label(symbol: str, unit: str) -> str:

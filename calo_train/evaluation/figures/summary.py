@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from calo_train.evaluation.figures.gallery import shows
 from calo_train.evaluation.figures.style import (
     SAMPLE_COLOURS,
     Column,
@@ -14,12 +15,16 @@ from calo_train.evaluation.figures.style import (
     ReportFigure,
     caption_tail,
     new_figure,
+    suffix_of,
+    words_of,
     write_header,
 )
 from calo_train.evaluation.moments import CORRELATED, correlation_columns, correlation_matrix
-from calo_train.evaluation.observables import OBSERVABLES
+from calo_train.evaluation.observables import OBSERVABLES, Observable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
 
     from calo_train.evaluation.results import Evaluation, ObservableResult, SampleResult
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
 _BAND = "#bdbdbd"
 
 
-def overview_figure(evaluation: Evaluation, section: str) -> ReportFigure:
+@shows("Overview", rank=10)
+def overview_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
     """Draw all separation powers beside their floors."""
     first = evaluation.samples[0]
     figure = new_figure(8.4, 0.34 * len(first.observables) + 1.5)
@@ -36,7 +42,7 @@ def overview_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     rows = np.argsort(np.argsort([entry.significance for entry in first.observables]))
     _draw_floor(axes, list(first.observables), rows)
     for index, result in enumerate(evaluation.samples):
-        offset = 0.0 if len(evaluation.samples) == 1 else 0.18 * (index - 0.5)
+        offset = 0.5 * ((index + 0.5) / len(evaluation.samples) - 0.5)
         axes.errorbar(
             [entry.separation.value for entry in result.observables],
             rows + offset,
@@ -51,7 +57,7 @@ def overview_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     axes.set_xlabel(f"separation power, {evaluation.size} showers against {evaluation.size}")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
     axes.set_title(evaluation.reference.geometry.name, loc="left", fontweight="bold", fontsize=11)
-    return ReportFigure(
+    yield ReportFigure(
         name="overview",
         title="Separation powers and their floors",
         section=section,
@@ -63,11 +69,22 @@ def overview_figure(evaluation: Evaluation, section: str) -> ReportFigure:
     )
 
 
-def layer_separation_figure(evaluation: Evaluation, section: str) -> ReportFigure:
-    """Draw the separation power of every layer's energy with its floor."""
+@shows("Energy", "Cells", "Depth", "Width", rank=41)
+def layer_separation_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw the separation power by layer of each observable of layers."""
+    for observable in OBSERVABLES.values():
+        is_drawn = observable.is_headline and observable.name in evaluation.binnings
+        if is_drawn and observable.section == section and observable.is_per_layer:
+            yield _layer_separation_figure(evaluation, observable)
+
+
+def _layer_separation_figure(evaluation: Evaluation, observable: Observable) -> ReportFigure:
+    """Draw the separation power of every layer with its floor."""
     figure = new_figure(6.2, 4.4)
     axes = figure.subplots()
-    entries = evaluation.samples[0].layers
+    title = observable.title_of(evaluation.grid)
+    columns = [result.layers_of(observable.name) for result in evaluation.samples]
+    entries = columns[0]
     layers = np.asarray([entry.layer for entry in entries])
     floor = np.asarray([entry.separation.floor for entry in entries])
     spread = np.asarray([entry.separation.floor_error for entry in entries])
@@ -77,32 +94,39 @@ def layer_separation_figure(evaluation: Evaluation, section: str) -> ReportFigur
             alpha=alpha, lw=0, step="mid",
             label="floor ± 1, 2 standard deviations" if width == 1 else None,
         )  # fmt: skip
-    for index, result in enumerate(evaluation.samples):
+    for index, (result, members) in enumerate(zip(evaluation.samples, columns, strict=True)):
         axes.errorbar(
             layers,
-            [entry.separation.value for entry in result.layers],
-            yerr=[entry.separation.error for entry in result.layers],
+            [entry.separation.value for entry in members],
+            yerr=[entry.separation.error for entry in members],
             fmt="o", ms=4, elinewidth=1.1, label=result.showers.label,
             color=SAMPLE_COLOURS[index % len(SAMPLE_COLOURS)],
         )  # fmt: skip
-    axes.set_xlim(-0.5, len(layers) - 0.5)
+    axes.set_xlim(-0.5, evaluation.reference.geometry.num_layers - 0.5)
     axes.set_ylim(0, 1.45 * axes.get_ylim()[1])
     axes.set_xlabel("layer")
-    axes.set_ylabel("separation power of layer energy")
+    axes.set_ylabel("separation power")
     write_header(axes, evaluation)
     axes.legend(loc="upper right")
     return ReportFigure(
-        name="separation_by_layer",
-        title="Separation power by layer",
-        section=section,
-        caption=f"Separation power of each layer's energy, {evaluation.size} showers against "
-        f"{evaluation.size}. {caption_tail(evaluation)}",
+        name=f"{observable.name}_separation",
+        title=f"{title[0].upper()}{title[1:]}, separation power",
+        section=observable.section,
+        caption=f"Separation power of the {title}, layer by layer, {evaluation.size} showers "
+        f"against {evaluation.size}. {caption_tail(evaluation)}",
         figure=figure,
-        numbers=_entry_numbers(evaluation, [result.layers for result in evaluation.samples]),
+        numbers=_entry_numbers(evaluation, columns),
     )
 
 
-def correlations_figure(
+@shows("Correlations", rank=10)
+def correlations_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw the correlation matrices of every sample."""
+    for result in evaluation.samples:
+        yield _correlations_figure(evaluation, result, section)
+
+
+def _correlations_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the correlation matrices of reference and sample and their difference."""
@@ -125,7 +149,6 @@ def correlations_figure(
         axes.set_title(title, fontsize=11)
         figure.colorbar(image, ax=axes, shrink=0.82, pad=0.02)
     rows, columns = (index.ravel() for index in np.indices(reference.shape))
-    many = len(evaluation.samples) > 1
     numbers: dict[str, Column] = {
         "first": [CORRELATED[row] for row in rows],
         "second": [CORRELATED[column] for column in columns],
@@ -133,8 +156,8 @@ def correlations_figure(
         "sample": sample.ravel(),
     }
     return ReportFigure(
-        name="correlations" + (f"_{evaluation.samples.index(result) + 1}" if many else ""),
-        title="Correlations" + (f", {result.showers.label}" if many else ""),
+        name="correlations" + suffix_of(evaluation, result),
+        title="Correlations" + words_of(evaluation, result),
         section=section,
         caption="Pearson correlations of shower observables: first and second moments, energies, "
         f"hits and the shares of the thirds of the depth. {caption_tail(evaluation)}",

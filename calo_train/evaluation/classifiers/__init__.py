@@ -1,0 +1,1 @@
+"""Trained networks that tell showers apart: two classes, many generators, and what they saw."""
