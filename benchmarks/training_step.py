@@ -135,11 +135,11 @@ def without_splines() -> Iterator[None]:
         mapped: tuple[Tensor, Tensor] = _CheapMap.apply(values, parameters)
         return mapped
 
-    splines, stacked_flows._spline = stacked_flows._spline, cheap
+    splines, stacked_flows.spline_forward = stacked_flows.spline_forward, cheap
     try:
         yield
     finally:
-        stacked_flows._spline = splines
+        stacked_flows.spline_forward = splines
 
 
 def clock(work: Callable[[], object]) -> tuple[float, float]:
