@@ -11,6 +11,7 @@ import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
+from calo_train.cli.generation_timing import require_generators, time_all
 from calo_train.cli.judging import (
     Compare,
     FailIf,
@@ -78,6 +79,7 @@ Runs = Annotated[
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
 ]
+Timing = Annotated[bool, typer.Option("--timing", help="Measure the time that a shower takes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a report of other inputs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print metrics.json.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
@@ -100,6 +102,7 @@ def evaluate(
     classifier_runs: Runs = None,
     extrapolate: Extrapolate = False,
     allow_different_energies: DifferentEnergies = False,
+    timing: Timing = False,
     compare: Compare = None,
     fail_conditions: FailIf = None,
     force: Force = False,
@@ -141,6 +144,7 @@ def evaluate(
                 allow_different_energies=allow_different_energies,
             ),
             is_forced=force,
+            is_timed=timing,
         )
         if as_json:
             from calo_train.evaluation.report_folder import as_json as to_text
@@ -166,14 +170,17 @@ def main() -> None:
 
 
 def _report(
-    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool
+    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool, is_timed: bool
 ) -> tuple[Path, Mapping[str, Any]]:
     from calo_train.atomic_files import require_writable
     from calo_train.evaluation.comparison import evaluate
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
     from calo_train.evaluation.report import write_report
     from calo_train.evaluation.report_folder import ReportFolder
+    from calo_train.evaluation.timing import with_timings
 
+    if is_timed:
+        require_generators(inputs.generators)
     report = ReportFolder(folder)
     # Before the work, so that it is not lost at its end.
     report.require_replaceable(
@@ -181,6 +188,8 @@ def _report(
     )
     require_writable(folder)
     evaluation = evaluate(inputs.samples, inputs.reference, settings, inputs.training)
+    if is_timed:
+        evaluation = with_timings(evaluation, time_all(inputs.generators))
     metrics = metrics_of(evaluation)
     return write_report(report, evaluation, metrics), metrics
 
