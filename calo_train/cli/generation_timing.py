@@ -38,15 +38,23 @@ def require_generators(folders: Sequence[Path | None]) -> None:
         )
 
 
-def time_all(folders: Sequence[Path | None]) -> list[tuple[GenerationTiming, ...]]:
+def timing_repetitions(*, is_full: bool) -> int:
+    """Give how often each batch size is timed: 10 times as published, else 3."""
+    return 10 if is_full else 3
+
+
+def time_all(
+    folders: Sequence[Path | None], repetitions: int
+) -> list[tuple[GenerationTiming, ...]]:
     """Time the generator of each sample; nothing for files."""
     from calo_train.evaluation.timing import TimingProtocol
 
+    protocol = TimingProtocol(repetitions=repetitions)
     found = []
     for folder in folders:
         if folder is not None:
             _log.info("timing %s", folder)
-        found.append(() if folder is None else time_generator(folder, TimingProtocol()))
+        found.append(() if folder is None else time_generator(folder, protocol))
     return found
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from calo_train.evaluation.results import Evaluation
 
-OFFICIAL_REPETITIONS = 10
-
 
 @dataclass(frozen=True)
 class TimingProtocol:
