@@ -11,6 +11,7 @@ import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
+from calo_train.cli.generation_timing import require_generators, time_all, timing_repetitions
 from calo_train.cli.judging import (
     Compare,
     FailIf,
@@ -78,6 +79,10 @@ Runs = Annotated[
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
 ]
+Timing = Annotated[
+    bool,
+    typer.Option("--timing", help="Measure the time that a shower takes (batch 1, 100, 10000)."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a report of other inputs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print metrics.json.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
@@ -100,6 +105,7 @@ def evaluate(
     classifier_runs: Runs = None,
     extrapolate: Extrapolate = False,
     allow_different_energies: DifferentEnergies = False,
+    timing: Timing = False,
     compare: Compare = None,
     fail_conditions: FailIf = None,
     force: Force = False,
@@ -141,18 +147,9 @@ def evaluate(
                 allow_different_energies=allow_different_energies,
             ),
             is_forced=force,
+            repetitions=timing_repetitions(is_full=full) if timing else None,
         )
-        if as_json:
-            from calo_train.evaluation.report_folder import as_json as to_text
-
-            print(to_text(metrics), end="")
-        else:
-            from calo_train.evaluation.terminal import summary
-
-            print(summary(metrics))
-            print(f"\nreport: {page}")
-            if not quiet:
-                print(f"next: {_next(page)}")
+        _print_result(page, metrics, is_json=as_json, is_quiet=quiet)
         from calo_train.evaluation.conditions import require_none_holds
 
         require_none_holds(conditions, metrics, page.with_name("metrics.json"))
@@ -166,14 +163,17 @@ def main() -> None:
 
 
 def _report(
-    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool
+    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool, repetitions: int | None
 ) -> tuple[Path, Mapping[str, Any]]:
     from calo_train.atomic_files import require_writable
     from calo_train.evaluation.comparison import evaluate
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
     from calo_train.evaluation.report import write_report
     from calo_train.evaluation.report_folder import ReportFolder
+    from calo_train.evaluation.timing import with_timings
 
+    if repetitions is not None:
+        require_generators(inputs.generators)
     report = ReportFolder(folder)
     # Before the work, so that it is not lost at its end.
     report.require_replaceable(
@@ -181,8 +181,25 @@ def _report(
     )
     require_writable(folder)
     evaluation = evaluate(inputs.samples, inputs.reference, settings, inputs.training)
+    if repetitions is not None:
+        evaluation = with_timings(evaluation, time_all(inputs.generators, repetitions))
     metrics = metrics_of(evaluation)
     return write_report(report, evaluation, metrics), metrics
+
+
+def _print_result(
+    page: Path, metrics: Mapping[str, Any], *, is_json: bool, is_quiet: bool
+) -> None:
+    from calo_train.evaluation.report_folder import as_json
+    from calo_train.evaluation.terminal import summary
+
+    if is_json:
+        print(as_json(metrics), end="")
+        return
+    print(summary(metrics))
+    print(f"\nreport: {page}")
+    if not is_quiet:
+        print(f"next: {_next(page)}")
 
 
 def _next(page: Path) -> str:

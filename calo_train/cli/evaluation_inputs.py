@@ -48,7 +48,8 @@ class InputRequest:
 class Inputs:
     """Opened samples and reference, the threshold in MeV, and where a report goes.
 
-    `training` holds what each sample was trained on, None where it is not known.
+    `training` holds what each sample was trained on, None where it is not known; `generators` the
+    folder of each sample's generator, None for a file.
     """
 
     samples: list[ShowerSet]
@@ -56,6 +57,7 @@ class Inputs:
     threshold: float
     report: Path
     training: tuple[ShowerSet | None, ...]
+    generators: tuple[Path | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,10 @@ def open_inputs(request: InputRequest) -> Inputs:
         require_untrained_reference(reference, training, threshold)
     samples = [_sample(target, request, detector, reference) for target in targets]
     threshold = _threshold(request, detector, [*samples, reference])
-    return Inputs(samples, reference, threshold, _report_folder(targets, reference), training)
+    return Inputs(
+        samples, reference, threshold, _report_folder(targets, reference), training,
+        tuple(target.folder for target in targets),
+    )  # fmt: skip
 
 
 def _targets(path: Path) -> list[_Target]:

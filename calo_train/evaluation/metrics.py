@@ -1,7 +1,7 @@
 """metrics.json: all numbers of an evaluation under stable names.
 
-`metrics.schema.json` describes it. Everything but the block `durations` is a function of the
-inputs and settings.
+`metrics.schema.json` describes it. Everything but the blocks `durations` and `timing` is a
+function of the inputs and settings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from calo_train.evaluation.floor import verdict_of
 from calo_train.evaluation.further_data import further_data
 from calo_train.evaluation.memorisation import memorisation_data
 from calo_train.evaluation.plain_data import metric_data, observable_data, rounded
+from calo_train.evaluation.timing import timing_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +102,7 @@ def _sample_of(result: SampleResult) -> dict[str, Any]:
         **classifiers_data(result.classifiers),
         **further_data(result.further),
         "memorisation": memorisation_data(result.memorisation),
+        "timing": timing_data(result.timings),
         "warnings": list(result.warnings),
     }
 

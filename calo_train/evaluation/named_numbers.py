@@ -2,7 +2,8 @@
 
 `observables.num_hits.separation` and `num_hits.separation` are one number; `separation` alone is
 many, and is refused with what it could mean. The headline `observables` come before others of the
-same name. Names of blocks beside the samples (`settings`, `reference`) begin at the top.
+same name, and `auc_low` is the AUC of the classifier `low`. Names of blocks beside the samples
+(`settings`, `reference`) begin at the top.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 METRICS_FILE = "metrics.json"
+_AUC = "auc_"  # auc_low: classifiers.low.auc
 _NUM_SHOWN = 6  # meanings of an ambiguous name
 
 
@@ -80,13 +82,16 @@ def values_of(metrics: Mapping[str, Any], name: str) -> dict[str, float]:
 
 def _resolve(name: str, known: set[str]) -> str:
     """Give the one path that a name means."""
+    if name.startswith(_AUC) and (path := f"classifiers.{name.removeprefix(_AUC)}.auc") in known:
+        return path
     meant = {name} if name in known else {path for path in known if path.endswith(f".{name}")}
     headline = {path for path in meant if path.startswith("observables.")}
     for choice in (meant, headline):
         if len(choice) == 1:
             return choice.pop()
     if not meant:
-        ends = {".".join(path.split(".")[-count:]) for path in known for count in (1, 2, 3)}
+        ends = {f"{_AUC}{path.split('.')[1]}" for path in known if path.startswith("classifiers.")}
+        ends |= {".".join(path.split(".")[-count:]) for path in known for count in (1, 2, 3)}
         raise UsageError(
             f"no number is called '{name}'",
             where=METRICS_FILE,

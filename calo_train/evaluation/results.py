@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.memorisation import Memorisation
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.evaluation.table import ShowerTable
+    from calo_train.evaluation.timing import GenerationTiming
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class SampleResult:
     warnings: tuple[str, ...]
     further: FurtherDistances
     memorisation: Memorisation
+    timings: tuple[GenerationTiming, ...] = ()
     details: tuple[ObservableResult, ...] = ()
 
     def layers_of(self, name: str) -> tuple[ObservableResult, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from calo_train.evaluation.words import significance_words, with_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _HEADER = ("observable", "separation", "floor", "sigma", "verdict")
 _NUMBER_COLUMNS = (1, 2, 3)  # aligned to the right
@@ -33,7 +33,17 @@ def _sample_text(sample: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     lines.append(f"  differs most: {worst['title']} ({worst['verdict']})")
     if any(found["is_reduced"] for found in sample["classifiers"].values()):
         lines.append("  reduced classifiers are not the published protocols; --full trains those")
+    lines += [f"  {line}" for line in _timing_lines(sample["timing"] or {})]
     return "\n".join(lines)
+
+
+def _timing_lines(timing: Mapping[str, Any]) -> Iterator[str]:
+    for found in timing.values():
+        times = ", ".join(
+            f"{batch['milliseconds_median']:.3g} ms (batch {size})"
+            for size, batch in found["batches"].items()
+        )
+        yield f"time a shower: {times} on {found['hardware']}, {found['dtype']}"
 
 
 def _rows(sample: Mapping[str, Any]) -> list[tuple[str, ...]]:

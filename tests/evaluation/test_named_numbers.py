@@ -35,6 +35,15 @@ def test_a_number_is_found_by_its_path_and_by_any_unique_end(metrics, name):
     assert values_of(metrics, name) == {"sample": expected}
 
 
+def test_the_auc_of_a_classifier_has_a_short_name(metrics):
+    found = copy.deepcopy(metrics)
+    found["samples"][0]["classifiers"] = {"low": {"auc": 0.7}, "high": {"auc": 0.6}}
+    assert values_of(found, "auc_low") == {"sample": 0.7}
+    with pytest.raises(UsageError) as caught:
+        values_of(found, "auc_lo")
+    assert "nearest: auc_low" in caught.value.do
+
+
 def test_numbers_beside_the_samples_have_no_label(metrics):
     assert values_of(metrics, "settings.threshold") == {"": judged.THRESHOLD}
 
