@@ -109,7 +109,10 @@ def open_inputs(request: InputRequest) -> Inputs:
     threshold = _threshold(request, detector, [*samples, reference])
     return Inputs(
         samples, reference, threshold, _report_folder(targets, reference), training,
-        tuple(target.folder for target in targets),
+        tuple(
+            None if target.generator is None else generator_folder(target.path)
+            for target in targets
+        ),
     )  # fmt: skip
 
 
