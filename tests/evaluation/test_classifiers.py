@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ from calo_train.evaluation.classifiers.training import (
 )
 from calo_train.evaluation.comparison import evaluate
 from calo_train.evaluation.deposits import Grid
+from calo_train.evaluation.figures import classifiers as figures
 from calo_train.evaluation.results import Evaluation, Settings
 from calo_train.progress import Progress
 from calo_train.showers.showers import Showers
@@ -213,20 +215,49 @@ def test_integrated_gradients_sum_to_the_difference_of_log_odds():
     torch.testing.assert_close(found, ends.double(), rtol=0.05, atol=0.05)
 
 
+@functools.cache
+def judged_dead_layer(protocol: Protocol) -> Evaluation:
+    sample, reference = judged.independent_pair(1000)
+    return judged.judge(with_dead_layer(sample, 5), reference, protocol=protocol)
+
+
 @pytest.mark.parametrize("protocol", [HIGH, judged.TINY], ids=["high", "voxels"])
 def test_a_dead_layer_is_named(protocol):
     """E3, E7: by what the classifier used, and the surest showers are shown."""
-    sample, reference = judged.independent_pair(1000)
-    evaluation = judged.judge(with_dead_layer(sample, 5), reference, protocol=protocol)
+    evaluation = judged_dead_layer(protocol)
     insight = evaluation.samples[0].classifiers[0].insight
     assert insight.attribution.top_layer == 5
     assert len(insight.sample.energies) == 3
-    dead = sample.geometry.layer_slices[5]
+    dead = evaluation.reference.geometry.layer_slices[5]
     assert (insight.sample.energies[:, dead] == 0).all()
     assert (insight.reference.energies[:, dead].sum(axis=1) > 0).all()
     assert insight.sample.scores.max() < 0.5 < insight.reference.scores.min()
     expected = evaluation.samples[0].table.incident_energy[insight.sample.positions]
     np.testing.assert_array_equal(insight.sample.incident_energy, expected)
+
+
+def test_figures_hold_the_numbers_of_the_classifiers():
+    evaluation = judged_dead_layer(HIGH)
+    result = evaluation.samples[0].classifiers[0]
+    found = {
+        figure.name: figure.numbers
+        for draw in (
+            figures.roc_figures,
+            figures.calibration_figures,
+            figures.attribution_figures,
+            figures.surest_figures,
+        )
+        for figure in draw(evaluation, "Classifiers")
+    }
+    roc = found["classifiers_roc"]
+    area = np.mean((roc["high"][1:] + roc["high"][:-1]) / 2)  # steps of 1 %
+    assert area == pytest.approx(result.auc[0], abs=0.02)
+    assert sum(found["classifiers_calibration"]["num_showers"]) == 2 * result.num_test
+    saw = found["classifier_high_saw"]
+    assert saw["name"][np.argmax(saw["importance"][:12])] == "5"
+    surest = found["classifier_high_surest"]
+    drawn = np.sum(surest["energy"][~surest["is_reference"]])
+    assert drawn == pytest.approx(result.insight.sample.energies.sum(), rel=1e-6)
 
 
 def test_three_per_cent_more_energy_is_named():

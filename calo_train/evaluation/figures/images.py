@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from calo_train.evaluation.figures.style import (
 from calo_train.quantities import format_energy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
+    from matplotlib.figure import Figure
 
     from calo_train.evaluation.deposits import Profile
     from calo_train.evaluation.results import Evaluation, SampleResult
@@ -96,39 +98,65 @@ def _single_showers_figure(
     evaluation: Evaluation, result: SampleResult, section: str
 ) -> ReportFigure:
     """Draw the first showers of reference and sample side by side."""
-    profile = axis_profiles(evaluation)[0]
-    tables = (evaluation.reference_table, result.table)
-    num_columns = min(len(table.examples) for table in tables)
-    figure = new_figure(3.6 * num_columns + 0.8, 5.6)
-    panels = figure.subplots(2, num_columns, squeeze=False, sharex=True, sharey=True)
-    highest = max(_project(evaluation, s, profile).max() for t in tables for s in t.examples)
-    numbers: dict[str, list[npt.NDArray[Any]]] = {}
-    labels = ("reference", result.showers.label)
-    for row, table, label in zip(panels, tables, labels, strict=True):
-        for index, axes in enumerate(row):
-            image = _project(evaluation, table.examples[index], profile)
-            mesh = _draw_energies(axes, image, profile, float(highest))
-            energy = format_energy(float(f"{table.incident_energy[index]:.3g}"))
-            axes.set_title(f"{label}, {energy}", fontsize=10.5)
-            numbers.setdefault("shower", []).append(np.full(image.size, index))
-            numbers.setdefault("energy", []).append(image.ravel())
-            numbers.setdefault("is_reference", []).append(
-                np.full(image.size, label == "reference")
-            )
-        row[0].set_ylabel(f"{profile.name} [{profile.unit}]")
-    for axes in panels[-1]:
-        axes.set_xlabel("layer")
-    figure.colorbar(mesh, ax=panels, label="energy [MeV]", pad=0.01)
+    rows = [
+        PictureRow(label, table.examples, table.incident_energy)
+        for label, table in (
+            ("reference", evaluation.reference_table),
+            (result.showers.label, result.table),
+        )
+    ]
+    figure, numbers = draw_shower_rows(evaluation, rows)
     return ReportFigure(
         name=f"single_showers{suffix_of(evaluation, result)}",
         title="Single showers" + words_of(evaluation, result),
         section=section,
-        caption=f"The first {num_columns} showers of either file, not chosen. "
-        f"{caption_tail(evaluation)}",
+        caption="The first showers of either file, not chosen. " + caption_tail(evaluation),
         figure=figure,
-        numbers={key: np.concatenate(values) for key, values in numbers.items()},
+        numbers=numbers,
         is_wide=True,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class PictureRow:
+    """Showers (k, voxels) drawn beside each other; energies and scores may be of more."""
+
+    label: str
+    energies: npt.NDArray[np.float32]
+    incident_energy: FloatArray
+    scores: FloatArray | None = None
+
+    def title(self, index: int) -> str:
+        """Say which shower a picture shows."""
+        energy = format_energy(float(f"{self.incident_energy[index]:.3g}"))
+        score = "" if self.scores is None else f", score {self.scores[index]:.2g}"
+        return f"{self.label}, {energy}{score}"
+
+
+def draw_shower_rows(
+    evaluation: Evaluation, rows: Sequence[PictureRow]
+) -> tuple[Figure, dict[str, Column]]:
+    """Draw rows of showers in one colour scale, the reference first; give their numbers too."""
+    profile = axis_profiles(evaluation)[0]
+    num_columns = min(len(row.energies) for row in rows)
+    figure = new_figure(3.6 * num_columns + 0.8, 5.6)
+    panels = figure.subplots(len(rows), num_columns, squeeze=False, sharex=True, sharey=True)
+    images = [[_project(evaluation, shower, profile) for shower in row.energies] for row in rows]
+    highest = max(float(image.max()) for row_images in images for image in row_images)
+    numbers: dict[str, list[npt.NDArray[Any]]] = {}
+    for place, (row, axes_row) in enumerate(zip(rows, panels, strict=True)):
+        for index, axes in enumerate(axes_row):
+            image = images[place][index]
+            mesh = _draw_energies(axes, image, profile, highest)
+            axes.set_title(row.title(index), fontsize=10.5)
+            numbers.setdefault("shower", []).append(np.full(image.size, index))
+            numbers.setdefault("energy", []).append(image.ravel())
+            numbers.setdefault("is_reference", []).append(np.full(image.size, place == 0))
+        axes_row[0].set_ylabel(f"{profile.name} [{profile.unit}]")
+    for axes in panels[-1]:
+        axes.set_xlabel("layer")
+    figure.colorbar(mesh, ax=panels, label="energy [MeV]", pad=0.01)
+    return figure, {key: np.concatenate(values) for key, values in numbers.items()}
 
 
 def _project(evaluation: Evaluation, energies: npt.ArrayLike, profile: Profile) -> FloatArray:
