@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -214,15 +215,20 @@ def test_integrated_gradients_sum_to_the_difference_of_log_odds():
     torch.testing.assert_close(found, ends.double(), rtol=0.05, atol=0.05)
 
 
+@functools.cache
+def judged_dead_layer(protocol: Protocol) -> Evaluation:
+    sample, reference = judged.independent_pair(1000)
+    return judged.judge(with_dead_layer(sample, 5), reference, protocol=protocol)
+
+
 @pytest.mark.parametrize("protocol", [HIGH, judged.TINY], ids=["high", "voxels"])
 def test_a_dead_layer_is_named(protocol):
     """E3, E7: by what the classifier used, and the surest showers are shown."""
-    sample, reference = judged.independent_pair(1000)
-    evaluation = judged.judge(with_dead_layer(sample, 5), reference, protocol=protocol)
+    evaluation = judged_dead_layer(protocol)
     insight = evaluation.samples[0].classifiers[0].insight
     assert insight.attribution.top_layer == 5
     assert len(insight.sample.energies) == 3
-    dead = sample.geometry.layer_slices[5]
+    dead = evaluation.reference.geometry.layer_slices[5]
     assert (insight.sample.energies[:, dead] == 0).all()
     assert (insight.reference.energies[:, dead].sum(axis=1) > 0).all()
     assert insight.sample.scores.max() < 0.5 < insight.reference.scores.min()
@@ -231,8 +237,7 @@ def test_a_dead_layer_is_named(protocol):
 
 
 def test_figures_hold_the_numbers_of_the_classifiers():
-    sample, reference = judged.independent_pair(300)
-    evaluation = judged.judge(with_dead_layer(sample, 5), reference, protocol=HIGH)
+    evaluation = judged_dead_layer(HIGH)
     result = evaluation.samples[0].classifiers[0]
     found = {
         figure.name: figure.numbers
