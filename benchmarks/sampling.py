@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import yaml
+from stopwatch import clock, medians
 
 from calo_train.config_folder import conf_folder
 from calo_train.families.generator import Generator, load_generator, save_generator
@@ -207,19 +208,6 @@ def print_peak(number: int, generator_folder: Path) -> None:
     # Unlike getrusage, which tells of the process before it became this one, too.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     print(1024 * int(status.partition("VmHWM:")[2].split()[0]))
-
-
-def clock(work: Callable[[], object]) -> Seconds:
-    """Give CPU and wall seconds of some work."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def medians(samples: list[Seconds]) -> Seconds:
-    """Give the medians of CPU and wall seconds."""
-    cpu, wall = zip(*samples, strict=True)
-    return statistics.median(cpu), statistics.median(wall)
 
 
 def _conf(group: str, name: str) -> dict[str, Any]:

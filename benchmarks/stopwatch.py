@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _SHORTEST_SAMPLE = 0.02  # seconds; shorter works are repeated inside one sample
 _LONG_CALL = 0.25  # seconds; the first call of a longer work counts, else it is a warm-up
@@ -75,6 +75,12 @@ def clock(work: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def medians(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Give the medians of CPU and of wall seconds."""
+    cpu, wall = zip(*samples, strict=True)
+    return statistics.median(cpu), statistics.median(wall)
 
 
 def take_turns(works: Mapping[str, Work], rounds: int, seconds: float) -> dict[str, Seconds]:

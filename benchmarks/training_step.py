@@ -15,9 +15,7 @@ import argparse
 import copy
 import json
 import platform
-import statistics
 import sys
-import time
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +29,7 @@ from nflows.transforms import (
     MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
     ReversePermutation,
 )
+from stopwatch import clock, medians
 from torch import Tensor
 
 from calo_train.nn import stacked_flows
@@ -39,7 +38,7 @@ from calo_train.training.config import TrainerConfig
 from calo_train.training.grouping import largest_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from calo_train.nn.spline import SplineShape
 
@@ -142,19 +141,6 @@ def without_splines() -> Iterator[None]:
         stacked_flows.spline_forward = splines
 
 
-def clock(work: Callable[[], object]) -> tuple[float, float]:
-    """Give CPU and wall seconds of some work."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.process_time() - cpu, time.perf_counter() - wall
-
-
-def medians(samples: list[tuple[float, float]]) -> dict[str, float]:
-    """Give the medians of CPU and wall seconds."""
-    cpu, wall = zip(*samples, strict=True)
-    return {"cpu_s": statistics.median(cpu), "wall_s": statistics.median(wall)}
-
-
 def measure(num_flows: int, batch: int, rounds: int) -> dict[str, Any]:
     """Time the steps of some flows; the first step of each side is not counted."""
     torch.manual_seed(num_flows)
@@ -174,7 +160,10 @@ def measure(num_flows: int, batch: int, rounds: int) -> dict[str, Any]:
         with without_splines():
             samples["without_splines"].append(clock(bare.step))
     theirs, ours = loop.losses, stacks.losses
-    found = {name: medians(values) for name, values in samples.items()}
+    found = {
+        name: dict(zip(("cpu_s", "wall_s"), medians(values), strict=True))
+        for name, values in samples.items()
+    }
     return {
         "flows": num_flows,
         "batch": batch,

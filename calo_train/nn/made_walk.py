@@ -206,11 +206,17 @@ def require_context(context: Tensor | None, num_rows: int, width: int | None) ->
             where=WHERE,
             do="give one row a shower, of the width that the flow takes",
         )
-    if bool(torch.isfinite(context).all()):
+    require_finite_rows(context, "the context holds", do="look at the conditions of these showers")
+
+
+def require_finite_rows(values: Tensor, words: str, *, do: str) -> None:
+    """Raise UsageError, naming rows of values (n, columns), where any is NaN or infinite."""
+    is_finite = torch.isfinite(values)
+    if bool(is_finite.all()):
         return
-    rows = (~torch.isfinite(context).all(dim=1)).nonzero().flatten()[:5].tolist()
+    rows = (~is_finite.all(dim=1)).nonzero().flatten()[:5].tolist()
     raise UsageError(
-        "the context holds NaN or infinite numbers",
+        f"{words} NaN or infinite numbers",
         where=f"{WHERE}, rows {', '.join(map(str, rows))}",
-        do="look at the conditions of these showers",
+        do=do,
     )

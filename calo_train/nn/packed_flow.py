@@ -23,7 +23,7 @@ from nflows.transforms.base import InputOutsideDomain
 from calo_train.errors import MachineError, UsageError
 from calo_train.nn.flow_steps import FlowSteps, MadeStep, PermutationStep, read_flow
 from calo_train.nn.made_layers import is_relu
-from calo_train.nn.made_walk import WHERE, MadeWalk, require_context
+from calo_train.nn.made_walk import WHERE, MadeWalk, require_context, require_finite_rows
 from calo_train.nn.walk_kernel import CompiledWalk
 from calo_train.nn.walk_program import write_program
 
@@ -95,14 +95,7 @@ class PackedFlow:
                 where=WHERE,
                 do="give one row a shower and one column a feature",
             )
-        if bool(torch.isfinite(noise).all()):
-            return
-        rows = (~torch.isfinite(noise).all(dim=1)).nonzero().flatten()[:5].tolist()
-        raise UsageError(
-            "base noise holds NaN or infinite numbers",
-            where=f"{WHERE}, rows {', '.join(map(str, rows))}",
-            do="draw it from a normal distribution",
-        )
+        require_finite_rows(noise, "base noise holds", do="draw it from a normal distribution")
 
 
 def pack(

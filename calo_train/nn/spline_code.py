@@ -129,13 +129,17 @@ def find_bin(
 def slope_logarithm(bin_: BinCode, theta: Vector) -> Vector:
     """Give the logarithm of the spline's derivative at theta in [0, 1] of its bin."""
     slope = bin_.height / bin_.width
-    ratio = slope / denominator(bin_, slope, theta)
-    rest = 1.0 - theta
     # s / den before the square: s^2 alone leaves the range of float32.
+    ratio = slope / denominator(bin_, slope, theta)
+    return log(ratio * ratio * numerator(bin_, slope, theta))
+
+
+def numerator(bin_: BinCode, slope: Vector, theta: Vector) -> Vector:
+    """Give the derivative's numerator over the squared slope, a sum of positive terms."""
+    rest = 1.0 - theta
     inner = (theta * theta) * bin_.slope_right
     inner = (theta * rest).times_plus(2.0 * slope, inner)
-    inner = (rest * rest).times_plus(bin_.slope_left, inner)
-    return log(ratio * ratio * inner)
+    return (rest * rest).times_plus(bin_.slope_left, inner)
 
 
 def denominator(bin_: BinCode, slope: Vector, theta: Vector) -> Vector:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calo_train.kernels.mathematics import sigmoid
-from calo_train.nn.spline_code import denominator, find_bin
+from calo_train.nn.spline_code import denominator, find_bin, numerator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,11 +44,9 @@ class PointCode:
         is_inside = (feature - inside).absolute() <= 0.0
         own = find_bin(inside, parameter, kind, settings, by_height=False)
         theta = ((inside - own.left_x) / own.width).maximum(0.0).minimum(1.0)
-        rest, slope = 1.0 - theta, own.height / own.width
+        slope = own.height / own.width
         per_denominator = 1.0 / denominator(own, slope, theta)
-        inner = (theta * theta) * own.slope_right
-        inner = (theta * rest).times_plus(2.0 * slope, inner)
-        inner = (rest * rest).times_plus(own.slope_left, inner)
+        inner = numerator(own, slope, theta)
         ratio = slope * per_denominator
         derivative = ratio * ratio * inner
         return cls(own, is_inside, theta, slope, per_denominator, inner, derivative)
