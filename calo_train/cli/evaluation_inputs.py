@@ -7,6 +7,7 @@ is used again when the same showers are asked for.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,7 @@ def open_inputs(request: InputRequest) -> Inputs:
         threshold = _threshold(request, detector, [])
         require_untrained_reference(reference, training, threshold)
     samples = [_sample(target, request, detector, reference) for target in targets]
+    samples = _told_apart(samples)
     threshold = _threshold(request, detector, [*samples, reference])
     return Inputs(
         samples, reference, threshold, _report_folder(targets, reference), training,
@@ -209,6 +211,19 @@ def _sample(
     source = _open([target.path], replace(detector, geometry=geometry))
     sample = ShowerSet(target.label, source, notes=_file_notes(source))
     return sample if request.num_showers is None else _first(sample, request.num_showers)
+
+
+def _told_apart(samples: Sequence[ShowerSet]) -> list[ShowerSet]:
+    """Number samples of one label, such as files of one name in two folders."""
+    counts = Counter(sample.label for sample in samples)
+    seen: Counter[str] = Counter()
+    found = []
+    for sample in samples:
+        seen[sample.label] += 1
+        is_alone = counts[sample.label] == 1
+        label = sample.label if is_alone else f"{sample.label} #{seen[sample.label]}"
+        found.append(replace(sample, label=label))
+    return found
 
 
 def _draw(target: _Target, request: InputRequest, reference: ShowerSet) -> Path:

@@ -118,12 +118,9 @@ def voxel_positions(geometry: Geometry) -> FloatArray:
 
 def page_data(display: EventDisplay) -> dict[str, Any]:
     """Give what the script of the page reads: hits are float32 x, y, z, MeV in base64."""
-    low, high = display.energy_range
     return {
         "hull": asdict(hull_of(display.geometry)),
         "cell": _cell_size(display.geometry),
-        "lowest": low,
-        "highest": high,
         "sets": [
             {"label": entry.label, "showers": [_shower_data(shower) for shower in entry.showers]}
             for entry in display.sets

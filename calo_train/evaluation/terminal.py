@@ -55,7 +55,7 @@ def _rows(sample: Mapping[str, Any]) -> list[tuple[str, ...]]:
             significance_words(entry["significance"]),
             entry["verdict"],
         )
-        for entry in sample["observables"].values()
+        for entry in sorted(sample["observables"].values(), key=_closeness)
     ]
     rows += [
         (
@@ -87,6 +87,11 @@ def _multi_texts(metrics: Mapping[str, Any]) -> list[str]:
         )
         for name, found in metrics["multi_classifiers"].items()
     ]
+
+
+def _closeness(entry: Mapping[str, Any]) -> float:
+    """Put what lies farthest above its floor first."""
+    return -float(entry["significance"])
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

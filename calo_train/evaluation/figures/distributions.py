@@ -130,8 +130,8 @@ def spectrum_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigu
             axes.axvline(threshold, color=curves[0].colour, ls="--", lw=1)
         main.set_xlim(threshold / 1.6, None)
         main.text(
-            threshold * 1.1, main.get_ylim()[0] * 2.5, f"threshold {format_energy(threshold)}",
-            rotation=90, va="bottom", fontsize=9,
+            threshold * 1.15, 0.96, f"threshold {format_energy(threshold)}", rotation=90, va="top",
+            fontsize=9, transform=main.get_xaxis_transform(),
         )  # fmt: skip
     main.set_ylabel("cells per shower and bin")
     ratio.set_xlabel(axis_label(r"E_\mathrm{cell}", "MeV"))

@@ -70,7 +70,10 @@ def _sorted_rows(
     published: Mapping[str, Mapping[str, Measured]],
     columns: Sequence[LeagueColumn],
 ) -> list[tuple[str, list[Measured | None], bool]]:
-    """Sort by the first column; the floor comes first, then rows without that number."""
+    """Sort by the first column: the floor first, rows without that number last.
+
+    A sample that has none of the numbers is left out.
+    """
     rows: list[tuple[str, list[Measured | None], bool]] = [
         (label, [_scaled(numbers.get(column.published), column) for column in columns], False)
         for label, numbers in published.items()
@@ -78,11 +81,12 @@ def _sorted_rows(
     for result in evaluation.samples:
         own = [None if column.own is None else column.own(result) for column in columns]
         scaled = [_scaled(found, column) for found, column in zip(own, columns, strict=True)]
-        rows.append((result.showers.label, scaled, True))
+        if any(found is not None for found in scaled):
+            rows.append((result.showers.label, scaled, True))
 
     def place(row: tuple[str, list[Measured | None], bool]) -> tuple[bool, float]:
         first = row[1][0]
-        return row[2] or row[0] != FLOOR_ROW, -math.inf if first is None else first.value
+        return row[2] or row[0] != FLOOR_ROW, math.inf if first is None else first.value
 
     return sorted(rows, key=place)
 
@@ -90,7 +94,8 @@ def _sorted_rows(
 def _scaled(found: Measured | None, column: LeagueColumn) -> Measured | None:
     if found is None:
         return None
-    return Measured(column.scale * found.value, column.scale * found.error)
+    error = column.scale * found.error if column.has_error else math.nan
+    return Measured(column.scale * found.value, error)
 
 
 def _words(found: Measured | None) -> str:

@@ -116,6 +116,7 @@ def small_ratio_panels(num_panels: int) -> tuple[Figure, list[tuple[Axes, Axes]]
     """Make up to three main and ratio panels a row, with room for a legend above them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     num_columns = min(3, num_panels)
     num_rows = -(-num_panels // num_columns)
@@ -132,6 +133,7 @@ def small_ratio_panels(num_panels: int) -> tuple[Figure, list[tuple[Axes, Axes]]
         ratio = figure.add_subplot(cell[1])
         main = figure.add_subplot(cell[0], sharex=ratio)
         main.tick_params(labelbottom=False)
+        ratio.xaxis.set_major_locator(MaxNLocator(4))
         panels.append((main, ratio))
     return figure, panels
 

@@ -38,8 +38,12 @@ def overview_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigu
     first = evaluation.samples[0]
     figure = new_figure(8.4, 0.34 * len(first.observables) + 1.5)
     axes = figure.subplots()
-    # Sorted by how far the first sample lies above its floor, the farthest on top.
-    rows = np.argsort(np.argsort([entry.significance for entry in first.observables]))
+    # Sorted by how far any sample lies above its floor, the farthest on top.
+    farthest = [
+        max(entry.significance for entry in entries)
+        for entries in zip(*(result.observables for result in evaluation.samples), strict=True)
+    ]
+    rows = np.argsort(np.argsort(farthest))
     _draw_floor(axes, list(first.observables), rows)
     for index, result in enumerate(evaluation.samples):
         offset = 0.5 * ((index + 0.5) / len(evaluation.samples) - 0.5)
@@ -56,7 +60,9 @@ def overview_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigu
     axes.set_xscale("log")
     axes.set_xlabel(f"separation power, {evaluation.size} showers against {evaluation.size}")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
-    axes.set_title(evaluation.reference.geometry.name, loc="left", fontweight="bold", fontsize=11)
+    figure.suptitle(
+        evaluation.reference.geometry.name, x=0.01, ha="left", fontweight="bold", fontsize=11
+    )
     yield ReportFigure(
         name="overview",
         title="Separation powers and their floors",

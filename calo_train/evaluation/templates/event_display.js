@@ -14,7 +14,7 @@
   const middle = ["z", "y", "x"].map((name) => (hull[name][0] + hull[name][1]) / 2);
   const size = Math.hypot(...["x", "y", "z"].map((name) => hull[name][1] - hull[name][0]));
   const state = { ...HOME, shower: Math.floor(data.sets[0].showers.length / 2), sample: 1, cut: 0 };
-  const span = Math.log(data.highest / data.lowest) || 1;
+  const range = { lowest: 1, span: 1 }; // of the two showers that are shown
   let isQueued = false;
 
   function colourOf(share) {
@@ -57,7 +57,18 @@
 
   const setOf = (panel) => data.sets[panel === 0 ? 0 : state.sample];
   const showerOf = (panel) => setOf(panel).showers[state.shower];
-  const cutEnergy = () => data.lowest * Math.exp(state.cut * span);
+  const cutEnergy = () => range.lowest * Math.exp(state.cut * range.span);
+
+  /* Hits are sorted by energy, the brightest last. */
+  function findRange() {
+    const hits = [0, 1].map((panel) => decode(showerOf(panel))).filter((found) => found.length);
+    const lowest = Math.min(...hits.map((found) => found[3]));
+    const highest = Math.max(...hits.map((found) => found[found.length - 1]));
+    range.lowest = hits.length ? lowest : 1;
+    range.span = (hits.length && Math.log(highest / lowest)) || 1;
+    find("lowest").textContent = energyWords(range.lowest);
+    find("highest").textContent = energyWords(hits.length ? highest : 1);
+  }
 
   /* Depth runs to the right, y up, x away from the reader; then yaw about y and pitch about x. */
   function camera(width, height) {
@@ -150,7 +161,7 @@
     }
     order.sort((first, second) => seen[second][3] - seen[first][3]);
     for (const i of order) {
-      const share = Math.log(hits[4 * i + 3] / data.lowest) / span;
+      const share = Math.log(hits[4 * i + 3] / range.lowest) / range.span;
       const [px, py, perspective] = seen[i];
       const radius = Math.max(perspective * data.cell * (0.12 + 0.5 * share * share), 0.7);
       const ball = balls[Math.max(Math.min(Math.round(share * (NUM_COLOURS - 1)), NUM_COLOURS - 1), 0)];
@@ -184,6 +195,7 @@
 
   function draw() {
     isQueued = false;
+    findRange();
     drawPanel(0);
     drawPanel(1);
     find("cut-words").textContent = energyWords(cutEnergy());
@@ -278,8 +290,6 @@
     find("reset").addEventListener("click", reset);
     find("bar").style.background = `linear-gradient(to right, ${
       Array.from({ length: 9 }, (_, i) => `rgb(${colourOf(i / 8)})`).join(", ")})`;
-    find("lowest").textContent = energyWords(data.lowest);
-    find("highest").textContent = energyWords(data.highest);
     [0, 1].forEach((panel) => listen(find(`canvas-${panel}`)));
     draw();
   }
