@@ -182,6 +182,7 @@ def test_invalid_showers_are_in_the_headline_and_refused_above_one_per_cent(tmp_
         (["{sample}", "--reference", "{polar}"], 3, ["another detector", "layer 0"]),
         (["{sample}", "--reference", "{reference}", "--threshold", "5"], 2, ["such as 50GeV"]),
         (["{sample}", "--reference", "{reference}", "--dataset", "ild_foton"], 2, ["ild_photons"]),
+        (["{sample}", "--reference", "{reference}", "--classifier", "lo"], 2, ["mean low"]),
         (["{sample}"], 2, ["--reference"]),
         (["{folder}", "--reference", "{reference}"], 3, ["no run and no generator"]),
         (["{sample}", "--reference", "{reference}", "--out", "{folder}"], 2, ["not a report"]),
