@@ -90,16 +90,25 @@ def test_a_generator_folder_needs_a_reference(finished_run, tmp_path):
 
 
 def test_several_samples_share_a_report_with_one_set_of_verdicts(pair, tmp_path):
-    """U6, U8, U9, U10, E11"""
+    """U6, U8, U9, U10, E2, E11: the reference itself is the second sample."""
     sample, reference = pair
-    base = ("calo-eval", sample, reference, "--reference", reference, *FAST, "--out", "my report")
+    base = (
+        "calo-eval",
+        sample,
+        "--self-check",
+        "--reference",
+        reference,
+        *FAST,
+        "--out",
+        "my report",
+    )
     done = commands.run(*base, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page, metrics_file = (
         tmp_path / "my report" / name for name in ("report.html", "metrics.json")
     )
     metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-    assert [entry["label"] for entry in metrics["samples"]] == ["sample=a, b", "réf"]
+    assert [entry["label"] for entry in metrics["samples"]] == ["sample=a, b", "réf, self-check"]
     assert any("self-check" in warning for warning in metrics["samples"][1]["warnings"])
     lines = done.stdout.splitlines()
     for entry in metrics["samples"][0]["observables"].values():
