@@ -163,10 +163,10 @@ def _write_rows(source: ShowerSource, rows: IndexArray, path: Path) -> None:
                 writer.append(source.read(start, stop).rows(chosen))
 
 
-def _train(words: list[str], config: DatasetConfig, out: Path, name: str) -> Path:
-    """Train with the given words on one of the written files; give the run's folder."""
+def training_words(words: list[str], config: DatasetConfig, out: Path, name: str) -> list[str]:
+    """Give the words of calo-train for one of the written files; all others stay as given."""
     kept = [word for word in words if not word.startswith(("dataset=", "dataset.path="))]
-    arguments = [
+    return [
         *kept,
         "dataset=native",
         f"dataset.path='{out.resolve() / name}.h5'",
@@ -175,8 +175,13 @@ def _train(words: list[str], config: DatasetConfig, out: Path, name: str) -> Pat
         f"runs_folder='{out.resolve() / 'runs'}'",
         f"name={name}",
     ]
+
+
+def _train(words: list[str], config: DatasetConfig, out: Path, name: str) -> Path:
+    """Train, or go on with, one of the two runs; give its folder."""
+    command = [sys.executable, "-m", "calo_train.cli.train"]
     subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "calo_train.cli.train", *arguments], check=True
+        [*command, *training_words(words, config, out, name)], check=True
     )
     (run,) = (out / "runs").glob(f"native/*/{name}")
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 
 from calo_train.errors import DataError, UsageError
+from calo_train.families.settings import build_settings
 from calo_train.quantities import Spectrum
 from calo_train.showers.dataset import DatasetConfig
+from calo_train.training.compose import compose_config
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 BAND = Spectrum(40_000, 60_000)
@@ -73,18 +76,38 @@ def test_the_interpolating_run_is_counted_from_its_control(interpolation):
     assert found["significance"] == pytest.approx(0.2 / np.hypot(0.04, 0.04))
 
 
-def test_interpolation_study_runs_to_its_files(interpolation, tmp_path, tiny_data, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_runs_are_trained_by_the_words_on_the_written_files(interpolation, tmp_path, tiny_data):
+    words = [*commands.tiny_training(tiny_data), "dataset.symmetries=[flip_x]"]
+    config = build_settings(DatasetConfig, compose_config(words)["dataset"], where="dataset")
+    out = tmp_path / "a study"
+    made = compose_config(interpolation["training_words"](words, config, out, "control"))
+    assert made["name"] == "control"
+    assert made["runs_folder"] == str(out / "runs")
+    assert made["dataset"]["path"] == str(out / "control.h5")
+    assert made["dataset"]["threshold"] == "0.01MeV"
+    assert made["dataset"]["symmetries"] == ["flip_x"]
+    assert made["model"] == compose_config(words)["model"]
+
+
+def test_interpolation_study_runs_to_its_files(
+    interpolation, tmp_path, tiny_data, finished_run, monkeypatch
+):
+    """With two copies of a finished run in place of its trainings."""
+
+    def trained(words: list[str], config: DatasetConfig, out: Path, name: str) -> Path:
+        return Path(shutil.copytree(finished_run, out / "runs" / "native" / "l2lflows" / name))
+
+    study, out = interpolation["study"], tmp_path / "a study"
+    monkeypatch.setitem(study.__globals__, "_train", trained)
     reference = detectors.write_showers(tmp_path / "ref.h5", detectors.cartesian(), 200, seed=5)
-    found = interpolation["study"](
-        commands.tiny_training(tiny_data), BAND, [str(reference)], tmp_path / "a study", [], 0
-    )
-    names = {path.name for path in (tmp_path / "a study").iterdir()}
-    assert {"interpolation.json", "interpolation.png", "interpolation.pdf"} <= names
-    stored = json.loads((tmp_path / "a study" / "interpolation.json").read_text(encoding="utf-8"))
-    assert stored == found
-    assert stored["settings"]["training_showers"] + 20 < 300
-    assert set(stored["observables"]["num_hits"]) >= {"interpolating", "control", "floor"}
+    found = study(commands.tiny_training(tiny_data), BAND, [str(reference)], out, [], 0)
+    assert {f"interpolation.{suffix}" for suffix in ("json", "png", "pdf")} <= {
+        path.name for path in out.iterdir()
+    }
+    assert json.loads((out / "interpolation.json").read_text(encoding="utf-8")) == found
+    hits = found["observables"]["num_hits"]
+    assert hits["interpolating"] == hits["control"]  # the same generator at the same energies
+    assert hits["significance"] == 0
 
 
 def test_amplification_study_runs_to_its_files(
