@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_RUN := runs/ild_sample/l2lflows/quickstart
+BENCHMARKS := $(shell grep -l "^def main" benchmarks/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -51,7 +52,8 @@ check: $(READY) ## run formatting, lint, types and import rules
 	$(BIN)/lint-imports
 
 bench: $(READY) ## measure speed beside peers; results go to docs/performance.md
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(PIP) -e ".[dev,bench]" || echo "note: no peer could be installed; benchmarks go on without it"
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 	$(BIN)/python scripts/performance_page.py
 
 browser-test: $(READY) ## open the report in Chromium (needs chromium and chromedriver)

@@ -53,7 +53,9 @@ def main() -> None:
     stages = config.family.stages(data.geometry, data.statistics, data.threshold)
     rows = []
     for only in ("energy", "causal/8-11"):
-        (group,) = plan_groups(stages, only=only, parts_per_group=None)
+        (group,) = plan_groups(
+            stages, only=only, sizes={stage.name: len(stage.part_names) for stage in stages}
+        )
         seconds: dict[str, list[float]] = {"calo-train": [], "bare loop": []}
         for _ in range(arguments.repeats):
             seconds["calo-train"].append(_ours(config, group, data))

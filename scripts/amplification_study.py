@@ -104,8 +104,7 @@ def study(
 
 def _draw(run: Path, reference: ShowerSet, number: int, path: Path, seed: int) -> ShowerSet:
     """Draw showers at conditions that are drawn from the reference's."""
-    folder = open_run(run).generator
-    generator = load_generator(folder)
+    generator = load_generator(open_run(run).generator)
     random = np.random.Generator(np.random.Philox(seed))
     rows = random.integers(len(reference), size=number)
     names = generator.condition_names
@@ -115,7 +114,7 @@ def _draw(run: Path, reference: ShowerSet, number: int, path: Path, seed: int) -
         for name in names
     }
     request = SampleRequest(number, given=given, seed=seed, is_extrapolating=True)
-    draw_to_file(generator, folder, request, path, num_workers=available_cores(), is_forced=True)
+    draw_to_file(generator, request, path, num_threads=available_cores(), is_forced=True)
     return ShowerSet("generated", open_paths([path], geometry=generator.geometry))
 
 

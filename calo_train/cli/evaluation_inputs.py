@@ -68,7 +68,6 @@ class _Target:
 
     path: Path
     generator: Generator | None = None
-    folder: Path | None = None  # of the generator
 
     @property
     def is_run(self) -> bool:
@@ -109,7 +108,9 @@ def open_inputs(request: InputRequest) -> Inputs:
     samples = [_sample(target, request, detector, reference) for target in targets]
     samples = _told_apart(samples)
     threshold = _threshold(request, detector, [*samples, reference])
-    generators = tuple(target.folder for target in targets)
+    generators = tuple(
+        None if target.generator is None else generator_folder(target.path) for target in targets
+    )
     if request.is_self_check:
         samples.append(replace(reference, label=f"{reference.label}, self-check"))
         training, generators = (*training, None), (*generators, None)
@@ -123,8 +124,7 @@ def _targets(path: Path) -> list[_Target]:
     from calo_train.showers.paths import expand_paths
 
     if path.is_dir():
-        folder = generator_folder(path)
-        return [_Target(path, load_generator(folder), folder)]
+        return [_Target(path, load_generator(generator_folder(path)))]
     return [_Target(found) for found in expand_paths([str(path)], where="calo-eval")]
 
 
@@ -194,8 +194,8 @@ def _training(
     target: _Target, request: InputRequest, detector: _Detector, reference: ShowerSet
 ) -> ShowerSet | None:
     """Open what a target was trained on: told by --training, else by a run."""
-    if target.generator is not None and target.folder is not None:
-        require_other_data(target.generator, target.folder, reference)
+    if target.generator is not None:
+        require_other_data(target.generator, generator_folder(target.path), reference)
     given = given_training(request.training, reference.geometry, detector.crop)
     if given is not None or not target.is_run:
         return given
@@ -236,9 +236,8 @@ def _draw(target: _Target, request: InputRequest, reference: ShowerSet) -> Path:
     from calo_train.sampling.request import SampleRequest
     from calo_train.sampling.tiles import available_cores
 
-    generator, folder = target.generator, target.folder
+    generator = target.generator
     assert generator is not None
-    assert folder is not None
     wanted = SampleRequest(
         num_showers=len(reference),
         given=_conditions(reference, generator.condition_names),
@@ -252,7 +251,7 @@ def _draw(target: _Target, request: InputRequest, reference: ShowerSet) -> Path:
         _log.info("using %s", path)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_to_file(generator, folder, wanted, path, num_workers=available_cores(), is_forced=True)
+    draw_to_file(generator, wanted, path, num_threads=available_cores(), is_forced=True)
     return path
 
 

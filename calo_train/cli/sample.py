@@ -48,7 +48,7 @@ def sample(
         str | None, typer.Option(help="Layout of the output [default: the data set's].")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Processes [default: all cores].")
+        int | None, typer.Option(min=1, help="Threads [default: all cores].")
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -74,7 +74,7 @@ def sample(
     laws = {"incident_energy": energy, "polar_angle": polar_angle, "azimuth": azimuth}
 
     def command() -> None:
-        folder, generator = _open(run)
+        generator = _open(run)
         from calo_train.sampling.request import SampleRequest, parse_shard
 
         num_showers, given = _given_conditions(like, generator, number)
@@ -87,15 +87,14 @@ def sample(
         from calo_train.sampling.tiles import available_cores
         from calo_train.training.provenance import processor_name
 
-        workers = threads or available_cores()
+        num_threads = threads or available_cores()
         if batch_size is not None:
-            workers = min(workers, max(batch_size // generator.family.tile, 1))
+            num_threads = min(num_threads, max(batch_size // generator.family.tile, 1))
         drawn = draw_to_file(
             generator,
-            folder,
             request,
             target.expanduser(),
-            num_workers=workers,
+            num_threads=num_threads,
             dtype=_dtype(dtype),
             device=_device(device),
             layout=layout,
@@ -116,13 +115,12 @@ def main() -> None:
     app()
 
 
-def _open(run: Path) -> tuple[Path, Generator]:
+def _open(run: Path) -> Generator:
     """Open the generator of a run, or a generator folder itself."""
     from calo_train.cli.inputs import generator_folder
     from calo_train.families.generator import load_generator
 
-    folder = generator_folder(run.expanduser())
-    return folder, load_generator(folder)
+    return load_generator(generator_folder(run.expanduser()))
 
 
 def _chosen_laws(

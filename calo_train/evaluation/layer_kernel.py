@@ -23,14 +23,17 @@ from calo_train.evaluation.layer_plan import (
     LayerPlan,
 )
 from calo_train.evaluation.layer_sums import LayerSums, Sweep
-from calo_train.kernels.code import FLOAT64, Code
+from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
+from calo_train.kernels.values import FLOAT64
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from llvmlite import ir
 
     from calo_train.evaluation.layer_plan import Energies, FloatArray
-    from calo_train.kernels.code import Integer, Vector
+    from calo_train.kernels.integers import Integer
+    from calo_train.kernels.values import Vector
 
 _NAME = "layer_sums"
 _SIGNATURE = (
@@ -110,14 +113,15 @@ def _sums_of(plan: LayerPlan, sums: FloatArray, lateral: FloatArray) -> LayerSum
 
 
 def _library(machine: Machine) -> Library:
-    from llvmlite import ir
+    def write(module: ir.Module) -> None:
+        lanes = machine.vector_bytes // FLOAT64.num_bytes
+        code = Code(module, _NAME, _SIGNATURE, precision=FLOAT64, lanes=lanes)
+        _SweepCode(code).write()
+        code.finish()
 
-    module = ir.Module(_NAME)
-    lanes = machine.vector_bytes // FLOAT64.num_bytes
-    code = Code(module, _NAME, _SIGNATURE, precision=FLOAT64, lanes=lanes)
-    _SweepCode(code).write()
-    code.finish()
-    return compile_library(module, {_NAME: _SIGNATURE}, machine, purpose="the observables' kernel")
+    return compile_library(
+        write, {_NAME: _SIGNATURE}, machine, purpose="the observables' kernel", key=_NAME
+    )
 
 
 class _SweepCode:

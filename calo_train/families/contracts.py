@@ -97,6 +97,17 @@ class LikelihoodStage(ABC):
         """
 
 
+def require_parts_per_group(value: int | str | None) -> None:
+    """Raise UsageError unless this is a number of parts, None or "auto"."""
+    if value is None or value == "auto" or (isinstance(value, int) and value >= 1):
+        return
+    raise UsageError(
+        f"parts_per_group={value} is not a number of parts",
+        where="model.parts_per_group",
+        do="give a number from 1, null for all parts of a stage, or auto for as many as fit",
+    )
+
+
 @dataclass(frozen=True)
 class DrawnTile:
     """Energies (tile, voxels) in MeV and, by name, the repaired values of each shower (tile,)."""
@@ -113,17 +124,20 @@ class Sampler(ABC):
 
     @abstractmethod
     def draw(self, normals: Tensor, conditions: Mapping[str, Tensor]) -> DrawnTile:
-        """Draw a full tile from normals (tile, num_normals) and conditions (tile,)."""
+        """Draw a full tile from normals (tile, num_normals) and conditions (tile,).
+
+        Several threads draw at once, so nothing of the sampler may change.
+        """
 
 
 class Family(ABC):
     """Hyperparameters of a family, as dataclass fields, and the answers that follow from them.
 
-    `parts_per_group` says how many parts of a stage one fit trains together, None for all; `tile`
-    how many showers the sampler computes together.
+    `parts_per_group` says how many parts of a stage one fit trains together, None for all, "auto"
+    for as many as fit the free memory; `tile` how many showers the sampler computes together.
     """
 
-    parts_per_group: int | None
+    parts_per_group: int | str | None
     tile: int
 
     @abstractmethod

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -74,23 +75,25 @@ def this_machine() -> Machine:
 
 
 def compile_library(
-    module: ir.Module,
+    write: Callable[[ir.Module], None],
     signatures: Mapping[str, Sequence[tuple[str, str]]],
     machine: Machine,
     *,
     purpose: str,
+    key: str,
 ) -> Library:
-    """Compile a module and load its functions, or load what an earlier process compiled.
+    """Compile what `write` puts into a module and load it, or load what was compiled before.
 
-    `signatures` names each function's arguments as `Code` takes them. Raises MachineError where
-    the machine cannot compile or load code.
+    `signatures` names each function's arguments as `Code` takes them. `key` tells one kernel of
+    the calling module from another; the sources of its package and of this one count as well, so
+    that changed code is never served from the cache. Raises MachineError where the machine cannot
+    compile or load code.
     """
-    text = str(module)
-    path = _cache_path(text, machine)
+    path = _cache_path(f"{write.__module__} {key}", machine)
     with _lock:
         compiled = _read(path) if path is not None else None
         if compiled is None:
-            compiled = _compiled(text, machine, purpose)
+            compiled = _compiled(write, machine, purpose)
             if path is not None:
                 _write(path, compiled)
         return _loaded(compiled, signatures, machine)
@@ -114,13 +117,16 @@ def cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _compiled(text: str, machine: Machine, purpose: str) -> bytes:
+def _compiled(write: Callable[[ir.Module], None], machine: Machine, purpose: str) -> bytes:
     import llvmlite.binding as llvm
+    from llvmlite import ir
 
     _log.info("compiling %s, once on this machine", purpose)
     started = time.monotonic()
+    written = ir.Module(purpose)
+    write(written)
     target = _target_machine(machine)
-    module = llvm.parse_assembly(text)
+    module = llvm.parse_assembly(str(written))
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     # Lanes are explicit; the vectorisers would only spend time and reorder what is written.
@@ -186,15 +192,29 @@ class _Numbers:
 _numbers = _Numbers()
 
 
-def _cache_path(text: str, machine: Machine) -> Path | None:
+def _cache_path(key: str, machine: Machine) -> Path | None:
     import llvmlite
     import llvmlite.binding as llvm
 
     folder = cache_folder()
-    if folder is None:
+    sources = _digest_of_sources(key.partition(" ")[0])
+    if folder is None or sources is None:
         return None
-    pieces = (text, repr(machine), llvmlite.__version__, repr(llvm.llvm_version_info))
+    compiler = f"{llvmlite.__version__} {llvm.llvm_version_info}"
+    pieces = (key, sources, repr(machine), compiler)
     return folder / f"{hashlib.sha256(chr(0).join(pieces).encode()).hexdigest()}.o"
+
+
+@cache
+def _digest_of_sources(module: str) -> str | None:
+    """Hash the sources beside a module and beside this one; None where there are none."""
+    digest = hashlib.sha256()
+    for origin in (__file__, getattr(sys.modules[module], "__file__", None)):
+        if origin is None or not Path(origin).is_file():
+            return None
+        for path in sorted(Path(origin).parent.glob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> bytes | None:
@@ -219,5 +239,5 @@ def _unavailable(reason: str) -> MachineError:
     return MachineError(
         f"this machine cannot run compiled kernels: {reason.strip() or 'no reason was given'}",
         where=f"llvmlite, {tempfile.gettempdir()}",
-        do="the torch backend works without them; install a current llvmlite for speed",
+        do="install a current llvmlite; torch and numpy do the same work, only slower",
     )

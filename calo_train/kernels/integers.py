@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from llvmlite import ir
 
 if TYPE_CHECKING:
-    from calo_train.kernels.code import Code, Vector
+    from calo_train.kernels.code import Code
+    from calo_train.kernels.values import Bits, Vector
 
 INDEX = ir.IntType(64)
 
@@ -46,6 +47,15 @@ class Integer:
     def shifted_right(self, places: int) -> Integer:
         """Move the bits down; the sign follows."""
         return Integer(self.code, self.code.builder.ashr(self.value, self._of(places)))
+
+    def as_bits(self) -> Bits:
+        """Give the low bits, as many as a number of the kernel has, in every lane."""
+        from calo_train.kernels.values import Bits
+
+        code, value = self.code, self.value
+        if code.precision.bits < INDEX.width:
+            value = code.builder.trunc(value, code.bits_type.element)
+        return Bits(code, code.in_lanes(value, code.bits_type))
 
     def as_vector(self) -> Vector:
         """Give the number in every lane."""

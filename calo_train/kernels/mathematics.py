@@ -1,4 +1,4 @@
-"""Exponential, logarithm and softplus of vectors, to the last digits of their precision.
+"""Exponential, logarithm, softplus, sine and cosine of vectors, to the last digits.
 
 Written as polynomials, because a call of a library function would leave the vector registers, and
 so that bits do not depend on the library. Largest errors are tested against numpy.
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from calo_train.kernels.code import Precision, Vector
+    from calo_train.kernels.values import Precision, Vector
 
 _EXP_DEGREE = {32: 7, 64: 13}  # of the Taylor polynomial on |r| <= ln(2) / 2
 _LOG_TERMS = {32: 5, 64: 11}  # of the odd series in (m - 1) / (m + 1), to s^9 and s^21
 _EXP_LOWEST = {32: -86.0, 64: -700.0}  # below it e^x is taken as e^lowest: never denormal
+_SINE_TERMS = {32: 5, 64: 9}  # on |x| <= pi / 4: of sine to x^9 and x^17,
+_COSINE_TERMS = {32: 6, 64: 9}  # of cosine to x^10 and x^16
 _LN2_HIGH = {32: 0.693359375, 64: 0.6931471803691238}  # few bits: its product with k is exact
 _LN2_LOW = {32: -2.12194440e-4, 64: 1.9082149292705877e-10}
 
@@ -73,6 +75,28 @@ def sigmoid(x: Vector) -> Vector:
     e = exp_of_negative(-x.absolute())
     share = 1.0 / (1.0 + e)
     return (x >= 0.0).select(share, e * share)
+
+
+def cos_and_sin_of_turns(turns: Vector) -> tuple[Vector, Vector]:
+    """Give cos 2 pi t and sin 2 pi t for t from 0 to 1."""
+    code, kind = turns.code, turns.code.precision
+    magic = 1.5 * 2.0**kind.mantissa_bits
+    shifted = turns.times_plus(4.0, magic)
+    # In units of quarter turns nothing is lost by taking whole ones off.
+    angle = (4.0 * turns - (shifted - magic)) * (math.pi / 2)
+    square = angle * angle
+    odd, even = (
+        [(-1) ** n / math.factorial(2 * n + first) for n in range(1, terms[kind.bits])]
+        for first, terms in ((1, _SINE_TERMS), (0, _COSINE_TERMS))
+    )
+    sine = (angle * square).times_plus(_polynomial(square, odd), angle).as_bits()
+    cosine = square.times_plus(_polynomial(square, even), 1.0).as_bits()
+    quarters, one = shifted.as_bits(), code.bits(1)
+    # Odd quarters swap the two; cosine is negative in the second and third, sine after them.
+    swapped = (sine ^ cosine) & (code.bits(0) - (quarters & one))
+    half_turns = [(quarters + one).shifted_right(1), quarters.shifted_right(1)]
+    signs = [(half & one).shifted_left(kind.bits - 1) for half in half_turns]
+    return (cosine ^ swapped ^ signs[0]).as_numbers(), (sine ^ swapped ^ signs[1]).as_numbers()
 
 
 def _polynomial(x: Vector, coefficients: Sequence[float]) -> Vector:

@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from calo_train.errors import UsageError
 from calo_train.kernels.mathematics import log, softplus
-from calo_train.nn.spline import SplineShape, spline_inverse
-from calo_train.nn.spline_code import SplineKind
+from calo_train.nn.spline import SplineShape, spline_inverse, spline_inverse_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
         MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
     )
 
-    from calo_train.kernels.code import Vector
+    from calo_train.kernels.values import Vector
 
 SUPPORTED = (
-    "masked affine and rational-quadratic (linear tails) autoregressive transforms, permutations, "
-    "and compositions or flows of them"
+    "masked affine and rational-quadratic autoregressive transforms, permutations, and "
+    "compositions or flows of them"
 )
 
 
@@ -64,6 +63,7 @@ class Head(ABC):
     code: HeadCode
     settings: tuple[float, ...]  # numbers of the transform that its code reads
     output_scale: Tensor | None = None  # (outputs,) factors on the parameters of every feature
+    has_domain: bool = False  # whether values that lie elsewhere have no feature and give NaN
 
     @abstractmethod
     def invert(self, value: Tensor, parameters: Tensor, log_abs_det: Tensor | None) -> Tensor:
@@ -74,39 +74,27 @@ class Head(ABC):
 
 
 class SplineHead(Head):
-    """Rational-quadratic splines with linear tails."""
+    """Rational-quadratic splines, with linear tails or on [0, 1]."""
 
     def __init__(self, transform: MaskedPiecewiseRationalQuadraticAutoregressiveTransform) -> None:
-        if transform.tails != "linear":
-            raise unsupported(transform, f"its splines have tails={transform.tails}, not linear")
-        self._shape = shape = SplineShape(
-            transform.num_bins,
-            float(transform.tail_bound),
-            transform.min_bin_width,
-            transform.min_bin_height,
-            transform.min_derivative,
-        )
-        self.code = SplineKind(shape.num_bins, has_linear_tails=True)
-        self.settings = (
-            -shape.tail_bound,
-            shape.tail_bound,
-            shape.min_width,
-            shape.min_height,
-            shape.min_derivative,
-        )
+        self._shape = shape = SplineShape.of(transform)
+        self.code = shape.kind
+        self.settings = shape.settings
+        self.has_domain = shape.tail_bound is None
         net = transform.autoregressive_net
         # nflows scales widths and heights down where the net tells its width; its own MADE does
         # not, but one that was patched to tell it was also trained so.
         if hasattr(net, "hidden_features"):
-            self.output_scale = torch.ones(self._shape.num_parameters, dtype=torch.float64)
+            self.output_scale = torch.ones(shape.num_parameters, dtype=torch.float64)
             self.output_scale[: 2 * transform.num_bins] /= math.sqrt(net.hidden_features)
 
     def invert(self, value: Tensor, parameters: Tensor, log_abs_det: Tensor | None) -> Tensor:
         """Solve the quadratic of the bin that each value fell into."""
-        solved = spline_inverse(value, parameters, self._shape)
-        if log_abs_det is not None:
-            log_abs_det += solved.log_abs_det()
-        return solved.features
+        if log_abs_det is None:
+            return spline_inverse_features(value, parameters, self._shape)
+        features, log_slopes = spline_inverse(value, parameters, self._shape)
+        log_abs_det += log_slopes
+        return features
 
 
 class AffineHead(Head):

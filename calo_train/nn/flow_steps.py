@@ -18,7 +18,7 @@ from nflows.transforms.made import MADE
 from torch import Tensor, nn
 
 from calo_train.nn.autoregressive_heads import AffineHead, Head, SplineHead, unsupported
-from calo_train.nn.made_layers import SortedMade
+from calo_train.nn.made_layers import SortedMade, require_deterministic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +90,7 @@ def read_flow(transform: nn.Module) -> FlowSteps:
     if isinstance(transform, Flow):
         if not isinstance(transform._embedding_net, nn.Identity):
             embedding = transform._embedding_net
+            require_deterministic(embedding)
         transform = transform._transform
     steps = tuple(_step(item) for item in _flatten(transform))
     if not steps:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from nflows.distributions.normal import StandardNormal
@@ -21,6 +21,7 @@ from nflows.transforms import (
     RandomPermutation,
     ReversePermutation,
 )
+from nflows.transforms.made import MaskedLinear
 from torch import Tensor, nn
 
 from calo_train.nn.spline import SplineShape, spline_forward
@@ -28,6 +29,7 @@ from calo_train.nn.spline import SplineShape, spline_forward
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+WHERE = "masked spline flow"
 _PERMUTATIONS = {"random": RandomPermutation, "reverse": ReversePermutation}
 
 
@@ -88,19 +90,31 @@ class MaskedSplineTransform(MaskedPiecewiseRationalQuadraticAutoregressiveTransf
     networks.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.autoregressive_net.final_layer.__class__ = _FeatureMajorLinear
+
     def _elementwise_forward(
         self, inputs: Tensor, autoregressive_params: Tensor
     ) -> tuple[Tensor, Tensor]:
-        shape = SplineShape(
-            self.num_bins,
-            float(self.tail_bound),
-            self.min_bin_width,
-            self.min_bin_height,
-            self.min_derivative,
-        )
-        parameters = autoregressive_params.view(*inputs.shape, shape.num_parameters)
-        outputs, log_slopes = spline_forward(inputs, parameters.movedim(-1, 0), shape)
-        return outputs, log_slopes.sum(dim=1)
+        shape = SplineShape.of(self)
+        shape.require_domain(inputs, WHERE)
+        rows = autoregressive_params.view(*inputs.shape, shape.num_parameters)
+        parameters = rows.permute(1, 2, 0)  # (features, P, n), as they lie in memory
+        outputs, log_slopes = spline_forward(inputs.T, parameters, shape)
+        return outputs.T, log_slopes.sum(dim=0)
+
+
+class _FeatureMajorLinear(MaskedLinear):  # type: ignore[misc]
+    """nflows' masked layer, its result (n, outputs) in memory as the spline reads it: transposed.
+
+    Turning the parameters of all splines around, and their gradients back, takes longer than the
+    splines.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give x W^T + b."""
+        return torch.addmm(self.bias[:, None], self.weight * self.mask, x.T).T
 
 
 def embedding_network(num_inputs: int, hidden: Sequence[int], num_outputs: int) -> nn.Sequential:

@@ -132,13 +132,15 @@ class SortedMade:
     @torch.no_grad()
     def of(cls, made: MADE) -> SortedMade:
         """Read a MADE, on the CPU; UsageError for training mode where that makes a difference."""
-        made = copy.deepcopy(made).cpu()
+        if made.initial_layer.weight.device.type != "cpu":
+            made = copy.deepcopy(made).cpu()
+        _require_finite(made)
         num_features = int(made.initial_layer.in_features)
         inputs = Units.of(torch.arange(1, num_features + 1), num_features)
         result = cls(num_features, made.activation, state_units=[inputs])
         blocks = list(made.blocks)
         for block in blocks:
-            _require_deterministic(block)
+            require_deterministic(block)
         walk = result._add_residual if made.use_residual_blocks else result._add_feedforward
         result.final_source = walk(made, blocks)
         final = made.final_layer
@@ -219,7 +221,8 @@ class SortedMade:
     def _projection(
         self, owner: MADE | MaskedResidualBlock, target: MaskedLinear, *, is_activated: bool
     ) -> int | None:
-        if not hasattr(owner, "context_layer"):
+        # nflows builds a layer for a context of no columns, and leaves it out without a context.
+        if not hasattr(owner, "context_layer") or not owner.context_layer.in_features:
             return None
         layer = owner.context_layer.state_dict()
         order = Units.of(target.degrees, self.num_features).order
@@ -248,7 +251,17 @@ def _require_masked(weight: Tensor, degrees: Tensor, source: Units) -> None:
         raise RuntimeError("the walk would leave out a weight that is not masked")
 
 
-def _require_deterministic(block: nn.Module) -> None:
+def _require_finite(made: MADE) -> None:
+    for name, parameter in made.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise UsageError(
+                "the flow holds weights that are NaN or infinite",
+                where=f"incremental inverse, {name}",
+                do="load weights from before the training diverged",
+            )
+
+
+def require_deterministic(block: nn.Module) -> None:
     for layer in block.modules():
         is_dropout = isinstance(layer, nn.Dropout) and layer.p > 0
         if layer.training and (is_dropout or isinstance(layer, nn.BatchNorm1d)):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from nflows.flows import Flow
+from nflows.transforms.base import InputOutsideDomain
 
 from calo_train.errors import MachineError, UsageError
 from calo_train.nn.flow_steps import FlowSteps, MadeStep, PermutationStep, read_flow
@@ -48,6 +49,9 @@ class PackedFlow:
         self._device = device
         steps = read_flow(transform)
         self._num_features = steps.num_features
+        self._has_domain = any(
+            isinstance(step, MadeStep) and step.head.has_domain for step in steps.steps
+        )
         self._backend = _choose(backend, transform, steps, dtype, device)
 
     @property
@@ -78,7 +82,10 @@ class PackedFlow:
         self._require_noise(values)
         if context is not None:
             context = context.to(self._device, self._dtype)
-        return self._backend.invert(values, context, log_abs_det)
+        features = self._backend.invert(values, context, log_abs_det)
+        if self._has_domain:
+            _require_image(features)
+        return features
 
     def _require_noise(self, noise: Tensor) -> None:
         if noise.ndim != 2 or noise.shape[1] != self._num_features:
@@ -189,10 +196,30 @@ class _Reference(_Backend):
         if not len(noise):
             return torch.empty_like(noise)  # nflows divides by the number of rows
         features: Tensor
-        features, log_det = self._transform.inverse(noise, context)  # type: ignore[operator]
+        try:
+            features, log_det = self._transform.inverse(noise, context)  # type: ignore[operator]
+        except InputOutsideDomain as error:
+            raise _left_domain("which rows, nflows does not tell") from error
         if log_abs_det is not None:
             log_abs_det += log_det
         return features
+
+
+def _require_image(features: Tensor) -> None:
+    """Raise UsageError, naming rows, where a spline without tails was left."""
+    has_image = torch.isfinite(features).all(dim=1)
+    if bool(has_image.all()):
+        return
+    rows = (~has_image).nonzero().flatten()[:5].tolist()
+    raise _left_domain(f"rows {', '.join(map(str, rows))}")
+
+
+def _left_domain(rows: str) -> UsageError:
+    return UsageError(
+        "values left [0, 1], the domain of a spline without tails",
+        where=f"{WHERE}, {rows}",
+        do="draw base noise from the uniform distribution on [0, 1]",
+    )
 
 
 _Undo = Callable[["Tensor", "Tensor | None", "Tensor | None"], "Tensor"]

@@ -15,7 +15,8 @@ from calo_train.kernels.mathematics import exp_of_negative, log, softplus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from calo_train.kernels.code import Code, Mask, Vector
+    from calo_train.kernels.code import Code
+    from calo_train.kernels.values import Mask, Vector
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,9 @@ class InvertedCode:
     _kind: SplineKind
 
     def log_abs_det(self) -> Vector:
-        """Write the code of log|d feature / d value|; 0 on the linear tails."""
-        inverse = -slope_logarithm(self._bin, self._theta)
-        return self._is_inside.select(inverse, 0.0) if self._kind.has_linear_tails else inverse
+        """Write the code of log|d feature / d value|; 0 on the linear tails, else NaN outside."""
+        outside = 0.0 if self._kind.has_linear_tails else float("nan")
+        return self._is_inside.select(-slope_logarithm(self._bin, self._theta), outside)
 
 
 def invert_spline(

@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calo_train.kernels.code import PRECISIONS, Code, Integer, Pointer, Precision, Vector
+from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
 from calo_train.kernels.threads import run_in_ranges
+from calo_train.kernels.values import PRECISIONS, Pointer, Precision, Vector
 from calo_train.nn import walk_program as fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+    from llvmlite import ir
 
+    from calo_train.kernels.integers import Integer
     from calo_train.nn.autoregressive_heads import HeadCode
     from calo_train.nn.walk_program import WalkProgram
 
@@ -50,6 +53,7 @@ _SIGNATURE = (
     ("first", "integer"),
     ("end", "integer"),
 )
+_WIDTHS = ("wide", "narrow")
 _LOG_DET_ROW, _VALUE_ROW, _CONTEXT_ROW, _OUTPUT_ROWS = range(4)
 
 
@@ -102,7 +106,7 @@ class CompiledWalk:
 
         def work(first: int, end: int) -> None:
             middle = first + (end - first) // self._wide.lanes * self._wide.lanes
-            if end - middle > self._wide.lanes // 2:
+            if end - middle > self._wide.lanes // 4:
                 middle = end  # a wide tile with some lanes idle beats several narrow ones
             self._run("wide", self._wide, (noise, context, features, log_det), first, middle)
             self._run("narrow", self._narrow, (noise, context, features, log_det), middle, end)
@@ -153,16 +157,21 @@ def _zeroed(size: int, dtype: np.dtype[np.floating]) -> npt.NDArray[np.floating]
 
 @cache
 def _library(precision: Precision, heads: tuple[HeadCode, ...], machine: Machine) -> Library:
-    from llvmlite import ir
+    def write(module: ir.Module) -> None:
+        lanes = machine.vector_bytes // precision.num_bytes
+        for name in _WIDTHS:
+            code = Code(module, name, _SIGNATURE, precision=precision, lanes=lanes)
+            tile = TileShape.of(machine, precision, is_wide=name == "wide")
+            _WalkCode(code, heads, tile).write()
+            code.finish()
 
-    module = ir.Module("walk")
-    lanes = machine.vector_bytes // precision.num_bytes
-    for name, is_wide in (("wide", True), ("narrow", False)):
-        code = Code(module, name, _SIGNATURE, precision=precision, lanes=lanes)
-        _WalkCode(code, heads, TileShape.of(machine, precision, is_wide=is_wide)).write()
-        code.finish()
-    signatures = dict.fromkeys(("wide", "narrow"), _SIGNATURE)
-    return compile_library(module, signatures, machine, purpose="the sampling kernel")
+    return compile_library(
+        write,
+        dict.fromkeys(_WIDTHS, _SIGNATURE),
+        machine,
+        purpose="the sampling kernel",
+        key=f"{precision.name} {heads}",
+    )
 
 
 class _WalkCode:

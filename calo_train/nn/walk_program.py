@@ -95,7 +95,7 @@ class ProgramWriter:
             target = self.rows(layer.out_features)
             raw, activated = (NONE, target) if is_activated else (target, NONE)
             self._affine(
-                _array(layer.weight), _array(layer.bias), source=self._context_row,
+                self._array(layer.weight), self._array(layer.bias), source=self._context_row,
                 raw=raw, activated=activated,
             )  # fmt: skip
             self._context_row = target
@@ -115,12 +115,15 @@ class ProgramWriter:
         kind = self._head_number(head.code)
         first_setting = len(self._settings)
         self._settings += head.settings
-        weight, bias = _array(made.final_weight), _array(made.final_bias[..., 0])
+        weight, bias = self._array(made.final_weight), self._array(made.final_bias[..., 0])
         if head.output_scale is not None:
-            scale = _array(head.output_scale)
+            scale = self._array(head.output_scale)
             weight, bias = weight * scale[:, None], bias * scale
         final = made.state_units[made.final_source]
-        layers = [_PlainLayer.of(layer) for layer in made.layers]
+        layers = [
+            _PlainLayer(layer, self._array(layer.weight), self._array(layer.bias[:, 0]))
+            for layer in made.layers
+        ]
         for degree in range(self.num_features):
             for layer in layers:
                 self._advance(layer, degree, states, projected)
@@ -153,7 +156,7 @@ class ProgramWriter:
 
     def _project(self, made: SortedMade, number: int) -> int:
         projection = made.projections[number]
-        weight, bias = _array(projection.weight), _array(projection.bias[:, 0])
+        weight, bias = self._array(projection.weight), self._array(projection.bias[:, 0])
         target = self.rows(len(weight))
         raw, activated = (NONE, target) if projection.is_activated else (target, NONE)
         self._affine(weight, bias, source=self._context_row, raw=raw, activated=activated)
@@ -199,10 +202,13 @@ class ProgramWriter:
                 [len(piece), piece.shape[1], source, self._num_weights, self._num_biases, *places]
             )
             # Source-major: the kernel reads weights strictly in order.
-            self._weights.append(piece.T.astype(self.dtype).ravel())
-            self._biases.append(bias[first : first + ROWS_AT_ONCE].astype(self.dtype))
+            self._weights.append(piece.T.ravel())
+            self._biases.append(bias[first : first + ROWS_AT_ONCE])
             self._num_weights += piece.size
             self._num_biases += len(piece)
+
+    def _array(self, values: Tensor) -> Array:
+        return values.detach().cpu().numpy().astype(self.dtype, copy=False)
 
     def _head_number(self, head: HeadCode) -> int:
         if head not in self._heads:
@@ -216,10 +222,6 @@ class _PlainLayer:
     weight: Array
     bias: Array
 
-    @classmethod
-    def of(cls, layer: Layer) -> _PlainLayer:
-        return cls(layer, _array(layer.weight), _array(layer.bias[:, 0]))
-
 
 def write_program(steps: FlowSteps, dtype: torch.dtype) -> WalkProgram:
     """Write the inverse of a whole flow; its embedding is made of linear layers and ReLU."""
@@ -232,10 +234,6 @@ def write_program(steps: FlowSteps, dtype: torch.dtype) -> WalkProgram:
         else:
             writer.walk(step.made, step.head)
     return writer.finish()
-
-
-def _array(values: Tensor) -> Array:
-    return values.detach().to("cpu", torch.float64).numpy()
 
 
 def _joined(pieces: Iterable[Array], dtype: type[np.floating]) -> Array:

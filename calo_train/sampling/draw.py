@@ -12,9 +12,9 @@ import logging
 import signal
 import threading
 import time
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +22,13 @@ import torch
 
 from calo_train import __version__
 from calo_train.atomic_files import replacing, require_free_space, require_writable
-from calo_train.errors import Interrupted, MachineError, Stopped, UsageError
+from calo_train.errors import Interrupted, Stopped, UsageError
 from calo_train.families.targets import family_name
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.progress import Progress
 from calo_train.sampling.request import conditions_outside, require_conditions
 from calo_train.sampling.tile_store import owned_store
 from calo_train.sampling.tiles import (
-    STOP_SIGNALS,
     Computing,
     Drawing,
     draw_tiles,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
 # Stored bytes of a decoded byte, twice: mask and hits of the tiles, gzip in the file. Showers with
 # a tenth of their voxels hit need 0.3 in all; an untrained generator hits them all.
 _STORED = 0.4
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _log = logging.getLogger(__name__)
 
 
@@ -71,25 +71,24 @@ class Drawn:
 
 def draw_to_file(
     generator: Generator,
-    folder: Path,
     request: SampleRequest,
     out: Path,
     *,
-    num_workers: int = 1,
+    num_threads: int = 1,
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
     layout: str | None = None,
     is_forced: bool = False,
     attributes: Mapping[str, Any] | None = None,
 ) -> Drawn:
-    """Draw the shard of a request to `out`; `folder` is where the generator lies.
+    """Draw the shard of a request to `out`, on so many threads.
 
     Goes on where an interrupted call of the same request stopped. `attributes` are added to the
     file's. Raises UsageError when `out` exists and is not forced, Stopped or Interrupted on a
     signal.
     """
     started = time.monotonic()
-    computing = Computing(dtype, device or torch.device("cpu"), num_workers)
+    computing = Computing(dtype, device or torch.device("cpu"), num_threads)
     require_conditions(request, generator)
     outside = conditions_outside(request, generator)
     notes = (*generator.notes, *(f"extrapolated: {words}" for words in outside))
@@ -102,7 +101,7 @@ def draw_to_file(
     _require_target(out, is_forced=is_forced)
     identity = _identity(generator, request, computing)
     with owned_store(out, identity) as store, _stopping(out) as check:
-        drawing = Drawing(generator, folder, request, store, computing)
+        drawing = Drawing(generator, request, store, computing)
         num_resumed = _draw_missing(drawing, check)
         layout = layout or generator.layout
         repairs = _assemble(drawing, out, layout=layout, attributes=provenance, check=check)
@@ -138,18 +137,10 @@ def _draw_missing(drawing: Drawing, check: Callable[[], None]) -> int:
     left = [number for number in tile_numbers(request, tile) if number not in stored]
     with Progress("sampling", request.num_rows, unit="showers") as progress:
         progress.skip(num_stored)
-        try:
-            with closing(draw_tiles(drawing, left)) as tiles:
-                for num_rows in tiles:
-                    progress.advance(num_rows)
-                    check()
-        except BrokenProcessPool as error:
-            check()
-            raise MachineError(
-                "a worker process was killed; the tiles so far are kept",
-                where=f"{drawing.computing.num_workers} workers; most often the memory is full",
-                do="run the same command with fewer --threads; it goes on where it stopped",
-            ) from error
+        with closing(draw_tiles(drawing, left)) as tiles:
+            for num_rows in tiles:
+                progress.advance(num_rows)
+                check()
     return num_stored
 
 
@@ -168,7 +159,12 @@ def _assemble(
     with (
         replacing(out) as temporary,
         create_showers(
-            temporary, layout, generator.geometry, attributes=attributes, condition_names=names
+            temporary,
+            layout,
+            generator.geometry,
+            attributes=attributes,
+            condition_names=names,
+            num_threads=drawing.computing.num_threads,
         ) as writer,
     ):
         for number in tile_numbers(request, generator.family.tile):
@@ -186,7 +182,7 @@ def _assemble(
 def _identity(generator: Generator, request: SampleRequest, computing: Computing) -> str:
     """Give what the bits of a tile depend on."""
     shard = f"{request.shard.index}/{request.shard.count}"
-    place = f"{computing.dtype} {computing.device.type} torch {torch.__version__}"
+    place = f"{computing.dtype} {computing.device.type} {__version__} torch {torch.__version__}"
     return f"{generator.fingerprint} {request.as_text()} {shard} {place}"
 
 
@@ -205,18 +201,20 @@ def _provenance(
         "dtype": str(computing.dtype).removeprefix("torch."),
         "device": computing.device.type,
         "torch_version": str(torch.__version__),
+        "llvmlite_version": version("llvmlite"),
         "sampled_geometry": json.dumps(geometry_to_mapping(generator.geometry)),
     }
 
 
 @contextmanager
 def _stopping(out: Path) -> Iterator[Callable[[], None]]:
-    """Turn signals into an orderly end after the tile in hand; a second one leaves at once."""
+    """Turn signals into an orderly end after the tiles in hand; a second one leaves at once."""
     caught: list[signal.Signals] = []
 
     def remember(number: int, _frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
+        if caught:  # an exception would wait for the threads, and finished tiles are safe
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         caught.append(signal.Signals(number))
 
     def check() -> None:
@@ -232,7 +230,7 @@ def _stopping(out: Path) -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield check  # only a main thread may handle signals
         return
-    before = {number: signal.signal(number, remember) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, remember) for number in _STOP_SIGNALS}
     try:
         yield check
     finally:

@@ -3,13 +3,29 @@
 Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC11). The key is the 64-bit seed,
 the counter (block, purpose, shower low, shower high). No stream is advanced, so a shower draws the
 same whatever the batch, shard or thread. Written here because no library promises its normal
-numbers across versions.
+numbers across versions. A shower of a calorimeter takes thousands of normal numbers, so these come
+from a compiled kernel, a vector of blocks at once.
 """
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
+
+from calo_train.errors import MachineError
+from calo_train.kernels.code import Code
+from calo_train.kernels.compiler import Library, compile_library, this_machine
+from calo_train.kernels.mathematics import cos_and_sin_of_turns, log
+from calo_train.kernels.values import FLOAT64, Bits, Vector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llvmlite import ir
 
 WordArray = npt.NDArray[np.uint32]
 FloatArray = npt.NDArray[np.float64]
@@ -17,26 +33,37 @@ FloatArray = npt.NDArray[np.float64]
 BASE_NOISE = 0  # purposes: the numbers of one never meet those of another
 CONDITIONS = 1
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-_LOW = np.uint64(0xFFFFFFFF)
-_WORD = np.uint64(32)
+_WORD = 32
+_LOW = 0xFFFFFFFF
+_BLOCK_STEP = 16  # blocks of a shower come in whole vectors, on every machine
+_log = logging.getLogger(__name__)
+_SIGNATURE = (
+    ("numbers", "pointer"),
+    ("num_blocks", "integer"),
+    ("first", "integer"),
+    ("count", "integer"),
+    ("key_low", "integer"),
+    ("key_high", "integer"),
+)
 
 
 def philox(key: int, counter: WordArray) -> WordArray:
     """Encrypt counters (..., 4) under a 64-bit key to random words (..., 4)."""
     words = [counter[..., index].astype(np.uint64) for index in range(4)]
-    keys = [key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF]
+    multipliers, low, half = np.array(_MULTIPLIERS, np.uint64), np.uint64(_LOW), np.uint64(_WORD)
+    keys = [key & _LOW, key >> _WORD & _LOW]
     for _ in range(_ROUNDS):
-        first, second = _MULTIPLIERS[0] * words[0], _MULTIPLIERS[1] * words[2]
+        first, second = multipliers[0] * words[0], multipliers[1] * words[2]
         words = [
-            (second >> _WORD) ^ words[1] ^ np.uint64(keys[0]),
-            second & _LOW,
-            (first >> _WORD) ^ words[3] ^ np.uint64(keys[1]),
-            first & _LOW,
+            (second >> half) ^ words[1] ^ np.uint64(keys[0]),
+            second & low,
+            (first >> half) ^ words[3] ^ np.uint64(keys[1]),
+            first & low,
         ]
-        keys = [(key_word + step) & 0xFFFFFFFF for key_word, step in zip(keys, _WEYL, strict=True)]
+        keys = [(key_word + step) & _LOW for key_word, step in zip(keys, _WEYL, strict=True)]
     return np.stack(words, axis=-1).astype(np.uint32)
 
 
@@ -47,17 +74,99 @@ def uniforms(seed: int, first: int, count: int, num: int, *, purpose: int) -> Fl
     counter = np.empty((count, num_blocks, 4), dtype=np.uint32)
     counter[..., 0] = np.arange(num_blocks, dtype=np.uint32)
     counter[..., 1] = purpose
-    counter[..., 2] = showers & _LOW
-    counter[..., 3] = showers >> _WORD
+    counter[..., 2] = showers & np.uint64(_LOW)
+    counter[..., 3] = showers >> np.uint64(_WORD)
     words = philox(seed, counter).reshape(count, -1)[:, :num]
     return (words.astype(np.float64) + 0.5) * 2.0**-32
 
 
 def normals(seed: int, first: int, count: int, num: int) -> FloatArray:
-    """Give `num` standard normal numbers for each shower, (count, num), by Box-Muller."""
-    pairs = -(-num // 2)
-    flat = uniforms(seed, first, count, 2 * pairs, purpose=BASE_NOISE)
-    radius = np.sqrt(-2 * np.log(flat[:, :pairs]))
-    angle = 2 * np.pi * flat[:, pairs:]
-    both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return both[:, :num]
+    """Give `num` standard normal numbers for each shower, (count, num), by Box-Muller.
+
+    The four words of block b of a shower give the radius and angle of numbers b and B + b, and of
+    2B + b and 3B + b, with B the number of blocks.
+    """
+    num_blocks = -(-num // (4 * _BLOCK_STEP)) * _BLOCK_STEP
+    library = _library()
+    if library is None:
+        return normals_by_numpy(seed, first, count, num_blocks)[:, :num]
+    numbers = np.empty((count, 4 * num_blocks))
+    place, keys = numbers.ctypes.data, (seed & _LOW, seed >> _WORD)
+    library.functions["normals"](place, num_blocks, first, count, *keys)
+    return numbers[:, :num]
+
+
+def normals_by_numpy(seed: int, first: int, count: int, num_blocks: int) -> FloatArray:
+    """Give all numbers of so many blocks, (count, 4 blocks), to the rounding of numpy's functions.
+
+    For machines that cannot run compiled code, at twenty times the price.
+    """
+    words = uniforms(seed, first, count, 4 * num_blocks, purpose=BASE_NOISE)
+    radius, angle = words.reshape(count, num_blocks, 2, 2).transpose(3, 0, 2, 1)
+    radius, angle = np.sqrt(-2 * np.log(radius)), 2 * np.pi * angle
+    both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
+    return both.reshape(count, 4 * num_blocks)
+
+
+@cache
+def _library() -> Library | None:
+    machine = this_machine()
+    lanes = machine.vector_bytes // FLOAT64.num_bytes
+
+    def write(module: ir.Module) -> None:
+        code = Code(module, "normals", _SIGNATURE, precision=FLOAT64, lanes=lanes)
+        _write_normals(code)
+        code.finish()
+
+    signatures = {"normals": _SIGNATURE}
+    try:
+        return compile_library(
+            write, signatures, machine, purpose="the noise kernel", key="normals"
+        )
+    except MachineError as error:
+        _log.warning("normal numbers are drawn by numpy: %s", error.what)
+        return None
+
+
+def _write_normals(code: Code) -> None:
+    num_blocks = code.integer("num_blocks")
+    keys = [code.integer(name).as_bits() for name in ("key_low", "key_high")]
+    with code.loop(0, code.integer("count")) as row:
+        shower = (code.integer("first") + row).as_bits()
+        numbers = code.pointer("numbers").at(row * num_blocks * 4)
+        with code.loop(0, num_blocks, code.lanes) as block:
+            counter = [
+                block.as_bits() + code.lane_numbers(),
+                code.bits(BASE_NOISE),
+                shower & code.bits(_LOW),
+                shower.shifted_right(_WORD),
+            ]
+            shares = [_share(word) for word in _encrypted(code, keys, counter)]
+            for pair in (0, 2):
+                radius = (-2.0 * log(shares[pair])).sqrt()
+                for number, part in enumerate(cos_and_sin_of_turns(shares[pair + 1]), pair):
+                    numbers.store(radius * part, num_blocks * number + block)
+
+
+def _encrypted(code: Code, keys: Sequence[Bits], words: Sequence[Bits]) -> Sequence[Bits]:
+    """Write `philox`: words and keys lie in the lower half of their lanes."""
+    low = code.bits(_LOW)
+    for _ in range(_ROUNDS):
+        first, second = (
+            code.bits(_MULTIPLIERS[0]) * words[0],
+            code.bits(_MULTIPLIERS[1]) * words[2],
+        )
+        words = [
+            second.shifted_right(_WORD) ^ words[1] ^ keys[0],
+            second & low,
+            first.shifted_right(_WORD) ^ words[3] ^ keys[1],
+            first & low,
+        ]
+        keys = [(key + code.bits(step)) & low for key, step in zip(keys, _WEYL, strict=True)]
+    return words
+
+
+def _share(word: Bits) -> Vector:
+    """Give (word + 1/2) / 2^32, exactly."""
+    power = word.code.constant(2.0**52)
+    return ((word | power.as_bits()).as_numbers() - power + 0.5) * 2.0**-32

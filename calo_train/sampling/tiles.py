@@ -3,29 +3,25 @@
 Tile t holds showers t * tile .. (t + 1) * tile of the request, whatever the shard or batch; the
 last is filled up. Matrix products of one shape on one thread give one set of bits, products of
 another shape or thread count may not: so a tile is always full and has one thread, and several
-tiles run in processes of their own (threads would queue for the interpreter: a tile is thousands
-of small operations). A worker stores its tiles itself and sends back only how many showers they
-hold.
+threads draw a tile each. They hardly wait for the interpreter, since a tile is a few long calls
+that release it. A thread stores its tile itself; what is in memory is one tile a thread.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context, parent_process, resource_tracker
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from calo_train.errors import DataError, DivergedError
-from calo_train.families.generator import Generator, load_generator
+from calo_train.errors import DivergedError
 from calo_train.quantities import format_energy
 from calo_train.sampling.noise import normals
 from calo_train.sampling.tile_store import Tile, TileStore
@@ -33,40 +29,27 @@ from calo_train.sampling.tile_store import Tile, TileStore
 if TYPE_CHECKING:
     from collections.abc import Generator as GeneratorType
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from concurrent.futures import Future
 
     from calo_train.families.contracts import Sampler
+    from calo_train.families.generator import Generator
     from calo_train.sampling.request import SampleRequest
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
 class Computing:
-    """Precision and place of the computation, and how many tiles run at once."""
+    """Precision and place of the computation, and how many tiles are drawn at once."""
 
     dtype: torch.dtype
     device: torch.device
-    num_workers: int
+    num_threads: int
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A request on its way: from which generator, in which folder it lies, where tiles go."""
+    """A request on its way: from which generator, and where its tiles go."""
 
     generator: Generator
-    folder: Path
-    request: SampleRequest
-    store: TileStore
-    computing: Computing
-
-
-@dataclass(frozen=True, eq=False)
-class _WorkerSetting:
-    """What a worker process is told; the generator it reads itself."""
-
-    folder: Path
-    fingerprint: str
     request: SampleRequest
     store: TileStore
     computing: Computing
@@ -91,7 +74,7 @@ class TileMaker:
         )
         first, end = request.rows
         wanted = slice(max(first - start, 0), min(end - start, sampler.tile))
-        energies = drawn.energies[wanted].cpu().numpy().astype(np.float32)
+        energies = drawn.energies[wanted].cpu().numpy().astype(np.float32, copy=False)
         self._require_physical(
             energies, start + wanted.start, conditions["incident_energy"][wanted]
         )
@@ -104,7 +87,8 @@ class TileMaker:
         first: int,
         incident_energies: npt.NDArray[np.float64],
     ) -> None:
-        is_bad = ~(np.isfinite(energies) & (energies >= 0)).all(axis=1)
+        # A comparison with NaN does not hold.
+        is_bad = ~((energies.min(axis=1) >= 0) & (energies.max(axis=1) < np.inf))
         if not is_bad.any():
             return
         row = int(np.flatnonzero(is_bad)[0])
@@ -129,20 +113,38 @@ def rows_of_tile(request: SampleRequest, tile: int, number: int) -> int:
 
 
 def draw_tiles(drawing: Drawing, numbers: Sequence[int]) -> GeneratorType[int]:
-    """Draw and store tiles, here or in workers that read the generator from its folder.
+    """Draw and store tiles, one on each thread.
 
-    Yields the number of showers of each tile that was stored, in order.
+    Yields the number of showers of each tile that was stored, in order. Closed early, it returns
+    when the tiles in hand are stored.
     """
-    computing = drawing.computing
-    num_workers = min(computing.num_workers, len(numbers))
-    if num_workers > 1 and computing.device.type == "cpu":
-        yield from _draw_in_workers(drawing, numbers, num_workers)
+    if not numbers:
         return
-    with _one_thread():
-        sampler = drawing.generator.sampler(dtype=computing.dtype, device=computing.device)
-        maker = TileMaker(sampler, drawing.request)
-        for number in numbers:
-            yield _stored(maker.draw(number), drawing.store)
+    computing = drawing.computing
+    # A GPU is fed from one thread: tiles on it would only wait for each other.
+    num_threads = computing.num_threads if computing.device.type == "cpu" else 1
+    sampler = drawing.generator.sampler(dtype=computing.dtype, device=computing.device)
+    maker = TileMaker(sampler, drawing.request)
+
+    def draw(number: int) -> int:
+        tile = maker.draw(number)
+        drawing.store.save(tile)
+        return len(tile.energies)
+
+    with _one_torch_thread():
+        threads = ThreadPoolExecutor(num_threads, "tile", initializer=_use_one_torch_thread)
+        left = iter(numbers)
+        running: deque[Future[int]] = deque()
+        try:
+            # One more than there are threads, so that none waits for the reader.
+            running.extend(
+                threads.submit(draw, number) for number in islice(left, num_threads + 1)
+            )
+            while running:
+                yield running.popleft().result()
+                running.extend(threads.submit(draw, number) for number in islice(left, 1))
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def available_cores() -> int:
@@ -152,90 +154,16 @@ def available_cores() -> int:
     )
 
 
-def _draw_in_workers(drawing: Drawing, numbers: Sequence[int], num_workers: int) -> Iterator[int]:
-    setting = _WorkerSetting(
-        drawing.folder,
-        drawing.generator.fingerprint,
-        drawing.request,
-        drawing.store,
-        drawing.computing,
-    )
-    workers = ProcessPoolExecutor(
-        num_workers,
-        mp_context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(setting,),
-    )
-    try:
-        with _signals_held():
-            finished = workers.map(_draw_in_worker, numbers)
-        yield from finished
-    finally:
-        workers.shutdown(wait=True, cancel_futures=True)
-
-
-def _stored(tile: Tile, store: TileStore) -> int:
-    store.save(tile)
-    return len(tile.energies)
-
-
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_torch_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    _use_one_torch_thread()
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold stop signals back; processes started meanwhile never see them.
-
-    A batch system or a terminal signals the whole group: workers finish the tile in hand, and
-    what a signal means is decided by the parent alone.
-    """
-    resource_tracker.ensure_running()  # started later, it would let the signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_worker_setting: list[_WorkerSetting] = []  # of a worker process
-
-
-def _start_worker(setting: _WorkerSetting) -> None:
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+def _use_one_torch_thread() -> None:
+    """torch keeps this number for each thread."""
     torch.set_num_threads(1)
-    _worker_setting.append(setting)
-
-
-def _leave_with_parent() -> None:
-    """End a worker whose parent was killed: it would wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _draw_in_worker(number: int) -> int:
-    maker, store = _worker_tools()
-    return _stored(maker.draw(number), store)
-
-
-@cache
-def _worker_tools() -> tuple[TileMaker, TileStore]:
-    """Build the sampler with the first tile: unlike an initialiser's, its errors arrive."""
-    setting = _worker_setting[0]
-    generator = load_generator(setting.folder)
-    if generator.fingerprint != setting.fingerprint:
-        raise DataError(
-            "the generator changed while it was sampled",
-            where=str(setting.folder),
-            do="run the command again",
-        )
-    sampler = generator.sampler(dtype=setting.computing.dtype, device=setting.computing.device)
-    return TileMaker(sampler, setting.request), setting.store

@@ -7,8 +7,7 @@ takes its share of every batch, so that the batch as a whole is the same for any
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +28,17 @@ if TYPE_CHECKING:
 _DEVICE_SHARE = 0.4  # of the free GPU memory may hold the data set
 
 
-@dataclass(frozen=True)
-class StoredBatch:
-    """A batch as stored: energies (n, voxels) MeV, rounding not undone, and its rows."""
+class StoredBatch(NamedTuple):
+    """A batch as stored: energies (n, voxels) MeV, rounding not undone, and its rows.
+
+    A tuple, since Lightning's double precision refuses a batch that is a frozen dataclass (2.6).
+    """
 
     energies: Tensor
     conditions: dict[str, Tensor]
     rows: Tensor
     mantissa_bits: Tensor  # (n,), 0 where the file was not rounded
+    is_rounded: bool  # some of the split's rows (in memory) or of the batch's (streamed) were
     num_total: int  # showers of this batch over all processes
 
 
@@ -84,6 +86,7 @@ class DeviceBatches:
                 {name: values[index] for name, values in resident.conditions.items()},
                 resident.rows[index],
                 resident.mantissa_bits[index],
+                resident.is_rounded,
                 num_total=len(whole),
             )
 
@@ -132,7 +135,7 @@ class BatchPreparation:
         """Prepare a validation batch: judged without the comb of stored rounding."""
         energies = stored.energies
         # A set that was never rounded takes no noise, so that its random numbers are not spent.
-        if bool((stored.mantissa_bits > 0).any()):
+        if stored.is_rounded:
             uniform = torch.rand(energies.shape, generator=random, device=energies.device)
             energies = undo_rounding(energies, stored.mantissa_bits, uniform)
         conditions = {name: values.to(dtype) for name, values in stored.conditions.items()}
@@ -155,5 +158,6 @@ def _stored(
         {name: tensor(values) for name, values in showers.conditions.items()},
         tensor(rows),
         tensor(mantissa_bits),
+        bool((mantissa_bits > 0).any()),
         num_total,
     )

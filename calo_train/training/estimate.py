@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from calo_train.quantities import format_duration, format_size
 from calo_train.training.data import prepare_data
 from calo_train.training.fit import build_trainer, require_devices
+from calo_train.training.grouping import group_sizes
 from calo_train.training.loggers import require_logger
 from calo_train.training.plan import plan_groups
 from calo_train.training.run import DISK_COPIES, build_module
@@ -63,7 +64,8 @@ def estimate(config: RunConfig) -> Estimate:
     require_devices(config.trainer)
     data = prepare_data(config)
     stages = config.family.stages(data.geometry, data.statistics, data.threshold)
-    groups = plan_groups(stages, only=config.only, parts_per_group=config.family.parts_per_group)
+    sizes = group_sizes(config, data, stages, recorded={})
+    groups = plan_groups(stages, only=config.only, sizes=sizes)
     measured = [_measure(build_module(config, group, data), config) for group in groups]
     num_weights = sum(stage.num_weights for stage in measured)
     # ru_maxrss is in KiB on Linux and in bytes on macOS.
@@ -88,7 +90,7 @@ def _measure(module: LikelihoodModule, config: RunConfig) -> StageEstimate:
     return StageEstimate(
         name=f"{group.stage.name} {group.label}",
         num_parts=len(group.parts),
-        num_weights=sum(p.numel() for p in module.flows.parameters()),
+        num_weights=module.num_weights,
         seconds=clock.seconds_per_shower * module.num_training_showers * module.num_epochs,
     )
 

@@ -22,7 +22,7 @@ from calo_train.training.checkpoints import (
     save_checkpoint,
 )
 from calo_train.training.lock import beat
-from calo_train.training.metrics_file import EpochMetrics, append_metrics, keep_epochs
+from calo_train.training.metrics_file import append_metrics, keep_epochs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from calo_train.training.config import TrainerConfig
     from calo_train.training.likelihood import LikelihoodModule
-    from calo_train.training.parts import Part
+    from calo_train.training.metrics_file import EpochMetrics
     from calo_train.training.run_folder import RunFolder
     from calo_train.training.stopping import StopRequest
     from calo_train.training.work import WorkDisplay
@@ -165,7 +165,7 @@ class _FitCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Leave the sum of gradients over processes to the module, part by part."""
+        """Leave the sum of gradients over processes to the module."""
         if trainer.world_size > 1:
             # Lightning sets this after every batch; torch would wait for the unused parts.
             trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
@@ -188,11 +188,8 @@ class _FitCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Judge every part by its validation loss, record the epoch, save."""
         module: LikelihoodModule = pl_module
-        losses = module.validation_losses()
-        active = [part for _, part in module.active_parts]
-        rows = [self._judge(part, losses[part.name], module.epoch) for part in active]
-        module.epoch += 1
-        module.batch = 0
+        rows = module.end_epoch()
+        self._warn_of_bad_validations(module, rows)
         if module.global_rank == 0:
             append_metrics(self._folder / METRICS, rows)
             self._log_rows(module, rows)
@@ -205,16 +202,14 @@ class _FitCallback(Callback):
         if not module.active_parts:
             trainer.should_stop = True
 
-    def _judge(self, part: Part, validation_loss: float, epoch: int) -> EpochMetrics:
-        learning_rate = part.learning_rate
-        train_loss = part.progress.take_epoch_loss()
-        is_best = part.judge(validation_loss, epoch)
-        if not math.isfinite(validation_loss) and part.progress.num_bad_validations == 1:
-            _log.warning(
-                "part %s: the validation loss of epoch %d is not finite; that epoch cannot be "
-                "chosen (counted in run.yaml)", part.name, epoch + 1,
-            )  # fmt: skip
-        return EpochMetrics(epoch, part.name, train_loss, validation_loss, learning_rate, is_best)
+    def _warn_of_bad_validations(self, module: LikelihoodModule, rows: list[EpochMetrics]) -> None:
+        bad = {row.part for row in rows if not math.isfinite(row.validation_nll)}
+        for part in module.parts:
+            if part.name in bad and part.progress.num_bad_validations == 1:
+                _log.warning(
+                    "part %s: the validation loss of epoch %d is not finite; that epoch cannot "
+                    "be chosen (counted in run.yaml)", part.name, module.epoch,
+                )  # fmt: skip
 
     def _log_rows(self, module: LikelihoodModule, rows: list[EpochMetrics]) -> None:
         if self._context.logger is None:

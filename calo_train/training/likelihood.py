@@ -1,41 +1,55 @@
 """The Lightning module of every likelihood stage: parts side by side, each by its own loss.
 
-Optimisation is manual: each part of the group takes its own step on the same batch, so that a part
-is trained alike whatever it is grouped with. With several processes the gradients of a part are
-averaged over all showers of the batch, part by part.
+Optimisation is manual. All parts of the group see the same batch; those of equal shape are
+computed together, and the gradient of a part is its own, so that a part is trained alike whatever
+it is grouped with, up to the order of sums. With several processes gradients are averaged over
+all showers of the batch. A step waits for the device once, for the check that all losses and
+gradients are finite.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from calo_train.errors import DivergedError
+from calo_train.errors import DataError, DivergedError
 from calo_train.training.batches import (
     BatchPreparation,
     DeviceBatches,
     StoredBatch,
 )
-from calo_train.training.parts import Part
+from calo_train.training.metrics_file import EpochMetrics
+from calo_train.training.optimiser import GroupOptimiser
+from calo_train.training.parts import JointParts, Part, load_part_state, part_state
 from calo_train.training.randomness import keyed_generator, keyed_global_random, keyed_seed
+from calo_train.training.side_by_side import SideBySide
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from calo_train.families.contracts import PartInput, ShowerBatch
     from calo_train.showers.stream import BatchStream
     from calo_train.training.data import TrainingData
     from calo_train.training.plan import Group
 
+CHECKPOINT_FORMAT = 2  # 1 held a whole optimiser for each part
+
 
 class LikelihoodModule(LightningModule):
     """The parts of one group under training, and where in the fit they are."""
 
-    def __init__(self, group: Group, data: TrainingData, *, seed: int, num_epochs: int) -> None:
+    def __init__(
+        self,
+        group: Group,
+        data: TrainingData,
+        *,
+        seed: int,
+        num_epochs: int,
+        largest_stack: int | None,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.group = group
@@ -47,27 +61,40 @@ class LikelihoodModule(LightningModule):
         settings = group.stage.training
         self._train_stream = data.stream(data.split.train, settings, is_training=True)
         self._validation_stream = data.stream(data.split.validation, settings, is_training=False)
-        num_steps = num_epochs * len(self._train_stream)
-        self.parts = [self._build_part(index, num_steps) for index in group.parts]
-        self.flows = nn.ModuleList(part.flow for part in self.parts)
-        self.averages = nn.ModuleList(
-            part.average for part in self.parts if part.average is not None
+        stage = group.stage
+        self.parts = [
+            Part(index, stage.part_names[index], settings.patience) for index in group.parts
+        ]
+        flows = [self._build_flow(part) for part in self.parts]
+        self.num_weights = sum(p.numel() for flow in flows for p in flow.parameters())
+        stacks = JointParts.build(self.parts, flows, settings, largest=largest_stack)
+        self._stacks = nn.ModuleList(stacks)
+        self._optimiser = GroupOptimiser(
+            self.stacks, settings, num_steps=num_epochs * len(self._train_stream)
         )
-        self._validation_sums: dict[str, Tensor] = {}
+        self._validation_sums: list[Tensor] = []
+        self._side_by_side = SideBySide(1)
         self._preparation: BatchPreparation | None = None
         self._loaders: dict[str, DeviceBatches] = {}
 
-    def _build_part(self, index: int, num_steps: int) -> Part:
+    def _build_flow(self, part: Part) -> nn.Module:
         stage = self.group.stage
-        name = stage.part_names[index]
-        with keyed_global_random(self._seed, stage.name, name, "initial weights"):
-            return Part(name, stage.build_part(index), stage.training, num_steps)
+        with keyed_global_random(self._seed, stage.name, part.name, "initial weights"):
+            return stage.build_part(part.index)
 
     @property
-    def active_parts(self) -> list[tuple[int, Part]]:
-        """Parts that still train, with their index in the stage."""
-        pairs = zip(self.group.parts, self.parts, strict=True)
-        return [(index, part) for index, part in pairs if not part.progress.is_stopped]
+    def stacks(self) -> list[JointParts]:
+        """Parts that still train, by what is computed together."""
+        return list(self._stacks)  # type: ignore[arg-type]
+
+    @property
+    def active_parts(self) -> list[Part]:
+        """Parts that still train, in the order of the stage."""
+        return [part for part in self.parts if not part.progress.is_stopped]
+
+    @property
+    def learning_rate(self) -> float:
+        return self._optimiser.learning_rate
 
     @property
     def is_finished(self) -> bool:
@@ -83,8 +110,8 @@ class LikelihoodModule(LightningModule):
         return len(self._train_stream)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Give every part's optimiser; schedules are stepped by the parts."""
-        return [part.optimiser for part in self.parts]
+        """Give the one optimiser of the group."""
+        return [self._optimiser.adam]
 
     def train_dataloader(self) -> _EpochLoader:
         """Give the running epoch from where it stands; asked for again before every epoch."""
@@ -109,37 +136,42 @@ class LikelihoodModule(LightningModule):
         """Take one optimiser step of every active part."""
         rank = self.global_rank
         words = (self.group.stage.name, self.epoch, self.batch, rank)
-        # Dropout is the one user of torch's global generator.
-        torch.manual_seed(keyed_seed(self._seed, "dropout", *words))
         random = keyed_generator(
             self.device, self._seed, f"{self.group.stage.name} train", self.epoch, self.batch, rank
         )
         batch = self._prepare.training(stored, random, self.dtype_of_flows)
-        active = self.active_parts
-        inputs = self.group.stage.inputs(batch, [index for index, _ in active], random)
-        for index, part in active:
-            self._step(part, inputs(index), batch, stored.num_total)
+        inputs = self._inputs(batch, random)
+        self._optimiser.zero_grad()
+
+        def carry_back(stack: JointParts) -> Tensor:
+            if not stack.is_deterministic:
+                # Dropout is the one user of torch's global generator.
+                torch.manual_seed(keyed_seed(self._seed, "dropout", stack.parts[0].name, *words))
+            losses = stack.losses([inputs(part.index) for part in stack.parts])
+            # Divided by all showers of the batch: summed over processes this is the batch mean.
+            self.manual_backward(losses.sum() / stored.num_total)
+            return losses.detach()
+
+        losses = self._side_by_side.map(carry_back, self.stacks)
+        self._sum_gradients()
+        self._require_finite(losses, self._clip_gradients(), batch, inputs)
+        self._optimiser.step()
+        self._follow_step(losses)
         self.batch += 1
 
-    def _step(self, part: Part, part_input: PartInput, batch: ShowerBatch, num_total: int) -> None:
-        losses = part.loss(part_input)
-        # Divided by all showers of the batch: summed over processes this is the batch mean.
-        loss = losses.sum() / num_total
-        part.optimiser.zero_grad()
-        self.manual_backward(loss)
-        self._sum_gradients(part)
-        norm = part.clip_gradient()
-        if not math.isfinite(norm.item()) or not math.isfinite(loss.item()):
-            raise self._diverged(part, part_input, batch, losses)
-        part.optimiser.step()
-        part.after_step()
-        part.progress.loss_sum += float(losses.detach().sum())
-        part.progress.num_showers += len(losses)
+    def _inputs(self, batch: ShowerBatch, random: torch.Generator) -> Callable[[int], PartInput]:
+        indices = [part.index for part in self.active_parts]
+        return self.group.stage.inputs(batch, indices, random)
 
-    def _sum_gradients(self, part: Part) -> None:
+    def _clip_gradients(self) -> list[Tensor]:
+        limit = self.group.stage.training.gradient_clip
+        return [stack.clip_gradients(limit) for stack in self.stacks]
+
+    def _sum_gradients(self) -> None:
         if self.trainer.world_size == 1:
             return
-        gradients = [p.grad for p in part.flow.parameters() if p.grad is not None]
+        parameters = (p for stack in self.stacks for p in stack.flows.parameters())
+        gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(flat)
         offset = 0
@@ -147,12 +179,52 @@ class LikelihoodModule(LightningModule):
             gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
             offset += gradient.numel()
 
+    def _require_finite(
+        self,
+        losses: Sequence[Tensor],
+        norms: Sequence[Tensor],
+        batch: ShowerBatch,
+        inputs: Callable[[int], PartInput],
+    ) -> None:
+        """Raise DivergedError, before the step, where a loss or a gradient is not finite."""
+        sums = torch.cat([of_stack.sum(dim=1) for of_stack in losses])
+        is_finite = torch.isfinite(sums) & torch.isfinite(torch.cat(list(norms)))
+        if bool(is_finite.all()):
+            return
+        parts = [part for stack in self.stacks for part in stack.parts]
+        rows = [row for of_stack in losses for row in of_stack]
+        triples = zip(parts, rows, is_finite.tolist(), strict=True)
+        bad = {part.index: (part, row) for part, row, good in triples if not good}
+        part, part_losses = bad[min(bad)]
+        raise self._diverged(part, inputs(part.index), batch, part_losses)
+
+    def _follow_step(self, losses: Sequence[Tensor]) -> None:
+        decay = self.group.stage.training.ema_decay
+        for stack, of_stack in zip(self.stacks, losses, strict=True):
+            stack.add_losses(of_stack)
+            if decay is not None:
+                stack.move_average(decay)
+
+    def on_fit_start(self) -> None:
+        """Take stacks side by side on a CPU's threads, where one process has several."""
+        can_share = (
+            self.device.type == "cpu"
+            and self.trainer.world_size == 1
+            and all(stack.is_deterministic for stack in self.stacks)
+        )
+        num_threads = min(torch.get_num_threads(), len(self.stacks)) if can_share else 1
+        self._side_by_side = SideBySide(num_threads)
+
+    def on_fit_end(self) -> None:
+        """Give torch its threads back."""
+        self._side_by_side.close()
+
     def on_validation_epoch_start(self) -> None:
-        """Start the sums of validation losses, (sum, showers) for each active part."""
-        self._validation_sums = {
-            part.name: torch.zeros(2, dtype=torch.float64, device=self.device)
-            for _, part in self.active_parts
-        }
+        """Start the sums of validation losses, and their number in the last place."""
+        self._validation_sums = [
+            torch.zeros(len(stack.parts) + 1, dtype=torch.float64, device=self.device)
+            for stack in self.stacks
+        ]
 
     def validation_step(self, stored: StoredBatch, batch_index: int) -> None:
         """Add the losses of a batch; its noise is the same in every epoch."""
@@ -165,45 +237,84 @@ class LikelihoodModule(LightningModule):
             self.global_rank,
         )
         batch = self._prepare.validation(stored, random, self.dtype_of_flows)
-        active = self.active_parts
-        inputs = self.group.stage.inputs(batch, [index for index, _ in active], random)
-        for index, part in active:
-            losses = part.judged_loss(inputs(index)).double()
-            self._validation_sums[part.name] += torch.stack(
-                [
-                    losses.sum(),
-                    torch.full_like(losses[0], len(losses)) if len(losses) else losses.sum(),
-                ]
-            )
+        inputs = self._inputs(batch, random)
 
-    def validation_losses(self) -> dict[str, float]:
-        """Give the mean validation loss of each part over all processes."""
-        means = {}
-        for name, sums in self._validation_sums.items():
+        def judged(stack: JointParts) -> Tensor:
+            return stack.judged_losses([inputs(part.index) for part in stack.parts])
+
+        all_losses = self._side_by_side.map(judged, self.stacks)
+        for losses, sums in zip(all_losses, self._validation_sums, strict=True):
+            sums[:-1] += losses.double().sum(dim=1)
+            sums[-1] += losses.shape[1]
+
+    def end_epoch(self) -> list[EpochMetrics]:
+        """Judge every part by its mean validation loss; parts that have stopped leave."""
+        rows = []
+        for stack, sums in zip(self.stacks, self._validation_sums, strict=True):
             if self.trainer.world_size > 1:
                 torch.distributed.all_reduce(sums)
-            means[name] = float(sums[0] / sums[1])
-        return means
+            validation = (sums[:-1] / sums[-1]).tolist()
+            training = stack.take_mean_losses()
+            is_best = stack.judge(validation, self.epoch)
+            columns = zip(stack.parts, training, validation, is_best, strict=True)
+            rows += [
+                EpochMetrics(self.epoch, part.name, train_nll, nll, self.learning_rate, best)
+                for part, train_nll, nll, best in columns
+            ]
+        self._leave_stopped()
+        self.epoch += 1
+        self.batch = 0
+        order = [part.name for part in self.parts]
+        return sorted(rows, key=lambda row: order.index(row.part))
+
+    def _leave_stopped(self) -> None:
+        """Go on with the tensors of the parts that still train."""
+        if sum(len(stack.parts) for stack in self.stacks) == len(self.active_parts):
+            return
+        moments = self._optimiser.moments(self.stacks)
+        rest = [stack.training_parts() for stack in self.stacks]
+        self._stacks = nn.ModuleList(stack for stack in rest if stack is not None)
+        self._optimiser.follow(self.stacks, moments)
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """Give everything that a resumed fit needs."""
+        """Give everything that a resumed fit needs, by part whatever is computed together."""
+        parts = {part.name: part_state(part) for part in self.parts}
+        moments = self._optimiser.moments(self.stacks)
+        for stack in self.stacks:
+            for name, state in stack.states().items():
+                parts[name] = state | {"moments": moments.get(name)}
         return {
-            "format": 1,
+            "format": CHECKPOINT_FORMAT,
             "epoch": self.epoch,
             "batch": self.batch,
             "num_epochs": self.num_epochs,
-            "parts": {part.name: part.state() for part in self.parts},
+            "optimiser": self._optimiser.state(),
+            "parts": parts,
         }
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same group."""
+        """Go on from a checkpoint of the same group; DataError for one of another format."""
+        if state.get("format") != CHECKPOINT_FORMAT:
+            raise DataError(
+                f"a checkpoint of format {state.get('format')}; this program reads "
+                f"{CHECKPOINT_FORMAT}",
+                where=f"stage {self.group.stage.name}, parts {self.group.label}",
+                do="go on with the version of calo-train that run.yaml names, or train anew with "
+                "restart=true, which deletes nothing",
+            )
         self.epoch, self.batch = state["epoch"], state["batch"]
         for part in self.parts:
-            part.load_state(state["parts"][part.name])
+            load_part_state(part, state["parts"][part.name])
+        self._leave_stopped()
+        for stack in self.stacks:
+            stack.load_states(state["parts"])
+        self._optimiser.load_state(state["optimiser"])
+        moments = {part.name: state["parts"][part.name]["moments"] for part in self.active_parts}
+        self._optimiser.follow(self.stacks, {} if None in moments.values() else moments)
 
     @property
     def dtype_of_flows(self) -> torch.dtype:
-        return next(self.flows.parameters()).dtype
+        return next(self._stacks.parameters()).dtype
 
     @property
     def _prepare(self) -> BatchPreparation:
@@ -230,7 +341,7 @@ class LikelihoodModule(LightningModule):
             f"the loss of part {self.group.stage.name}/{part.name} is not finite "
             f"({len(bad)} of {len(losses)} showers); the step was not applied",
             where=f"epoch {self.epoch + 1}, batch {self.batch + 1} of {self.num_batches}, "
-            f"learning rate {part.learning_rate:.3g}, data rows {rows}, "
+            f"learning rate {self.learning_rate:.3g}, data rows {rows}, "
             f"largest feature {largest:.4g}",
             do=f"the last good checkpoint stays; lower "
             f"model.{self.group.stage.name}_training.learning_rate or set gradient_clip, "

@@ -1,4 +1,9 @@
-"""One part in training: its flow, optimiser, schedule, best weights and early stop."""
+"""Parts in training: what each has reached, and the flows of those that one pass trains.
+
+A part has its own loss, clipped gradient, best epoch and early stop; parts whose flows have equal
+shapes share their tensors (`calo_train.nn.stacked_flows`). A step asks nothing of the device for a
+single part: sums and norms stay there as (L,) tensors, one number a part.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    ExponentialLR,
-    LRScheduler,
-    OneCycleLR,
-)
+
+from calo_train.nn.stacked_flows import JointFlows, StackedFlows, join_flows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from calo_train.families.contracts import PartInput, TrainingSettings
 
-_ONECYCLE_START = 25.0  # the cycle starts at the peak over this; torch's default, as in the papers
+_SMALLEST_NORM = 1e-6  # added to the norm that clipping divides by, as torch's clip_grad_norm_
 
 
 @dataclass
@@ -31,69 +33,19 @@ class PartProgress:
     best_epoch: int = -1
     num_bad_validations: int = 0  # validation losses that were not finite
     is_stopped: bool = False
-    loss_sum: float = 0.0  # of the running epoch
+    loss_sum: float = 0.0  # of the running epoch, when it was saved
     num_showers: int = 0
-
-    def take_epoch_loss(self) -> float:
-        """Give the mean loss of the epoch and start the next."""
-        mean = self.loss_sum / self.num_showers if self.num_showers else math.nan
-        self.loss_sum, self.num_showers = 0.0, 0
-        return mean
 
 
 @dataclass
 class Part:
-    """A flow under training with its own optimiser; `name` is its name in the stage."""
+    """A part of a stage by index and name, its progress and its best weights."""
 
+    index: int
     name: str
-    flow: nn.Module
-    settings: TrainingSettings
-    num_steps: int
-    optimiser: torch.optim.Optimizer = field(init=False)
-    schedule: LRScheduler = field(init=False)
+    patience: int | None = None
     progress: PartProgress = field(default_factory=PartProgress)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    average: nn.Module | None = None
-
-    def __post_init__(self) -> None:
-        self.optimiser = _optimiser(self.flow, self.settings)
-        self.schedule = _schedule(self.optimiser, self.settings, self.num_steps)
-        if self.settings.ema_decay is not None:
-            self.average = copy.deepcopy(self.flow).requires_grad_(requires_grad=False)
-
-    @property
-    def judged_flow(self) -> nn.Module:
-        """The weights that are validated and kept: the average where there is one."""
-        return self.average if self.average is not None else self.flow
-
-    @property
-    def learning_rate(self) -> float:
-        return float(self.optimiser.param_groups[0]["lr"])
-
-    def loss(self, part_input: PartInput) -> Tensor:
-        """Give the negative log-likelihood of each shower, (n,)."""
-        return _negative_log_prob(self.flow, part_input)
-
-    def judged_loss(self, part_input: PartInput) -> Tensor:
-        """Give the negative log-likelihood (n,) under the weights that would be kept."""
-        return _negative_log_prob(self.judged_flow, part_input)
-
-    def clip_gradient(self) -> Tensor:
-        """Clip the gradient's norm where the settings say so, and give the norm before it."""
-        limit = self.settings.gradient_clip
-        if limit is not None:
-            return nn.utils.clip_grad_norm_(self.flow.parameters(), limit)
-        gradients = [p.grad for p in self.flow.parameters() if p.grad is not None]
-        return nn.utils.get_total_norm(gradients)
-
-    def after_step(self) -> None:
-        """Advance the schedule and the average of the weights."""
-        self.schedule.step()
-        if self.average is None or self.settings.ema_decay is None:
-            return
-        with torch.no_grad():
-            for kept, new in zip(self.average.parameters(), self.flow.parameters(), strict=True):
-                kept.lerp_(new, 1 - self.settings.ema_decay)
 
     def judge(self, validation_loss: float, epoch: int) -> bool:
         """Take an epoch's validation loss; give whether it is the best. NaN never is."""
@@ -103,73 +55,151 @@ class Part:
         is_best = validation_loss < progress.best_loss
         if is_best:
             progress.best_loss, progress.best_epoch = validation_loss, epoch
-            weights = self.judged_flow.state_dict()
-            self.best_weights = {
-                name: value.detach().cpu().clone() for name, value in weights.items()
-            }
-        patience = self.settings.patience
-        if patience is not None and epoch - max(progress.best_epoch, 0) >= patience:
+        if self.patience is not None and epoch - max(progress.best_epoch, 0) >= self.patience:
             progress.is_stopped = True
         return is_best
 
-    def state(self) -> dict[str, Any]:
-        """Give everything that a resumed fit needs, as tensors and plain values."""
-        return {
-            "flow": self.flow.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": _plain(self.schedule.state_dict()),
-            "progress": vars(self.progress).copy(),
-            "best_weights": self.best_weights,
-        }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self.flow.load_state_dict(state["flow"])
+class JointParts(nn.Module):
+    """Parts that one pass trains: their flows, averages of the weights, sums of the losses."""
+
+    loss_sums: Tensor
+
+    def __init__(
+        self, parts: Sequence[Part], flows: JointFlows, average: JointFlows | None
+    ) -> None:
+        super().__init__()
+        self.parts = list(parts)
+        self.flows = flows
+        self.average = average
+        self.num_showers = 0  # that `loss_sums` stands for
+        self.register_buffer("loss_sums", torch.zeros(len(self.parts), dtype=torch.float64))
+
+    @classmethod
+    def build(
+        cls,
+        parts: Sequence[Part],
+        flows: Sequence[nn.Module],
+        settings: TrainingSettings,
+        *,
+        largest: int | None = None,
+    ) -> list[JointParts]:
+        """Join the parts whose flows, untrained and in the same order, have equal shapes.
+
+        At most `largest` parts share a pass where that is given.
+        """
+        built = []
+        for members, joined in join_flows(flows, largest=largest):
+            average = None
+            if settings.ema_decay is not None:
+                average = copy.deepcopy(joined).requires_grad_(requires_grad=False)
+            built.append(cls([parts[member] for member in members], joined, average))
+        return built
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a pass draws no random numbers; any other density may hold dropout."""
+        return isinstance(self.flows, StackedFlows)
+
+    @property
+    def judged_flows(self) -> JointFlows:
+        """The weights that are validated and kept: the averages where there are some."""
+        return self.flows if self.average is None else self.average
+
+    def losses(self, inputs: Sequence[PartInput]) -> Tensor:
+        """Give the negative log-likelihood (L, n) of each part and shower."""
+        return _losses(self.flows, inputs)
+
+    def judged_losses(self, inputs: Sequence[PartInput]) -> Tensor:
+        """Give the negative log-likelihood (L, n) under the weights that would be kept."""
+        return _losses(self.judged_flows, inputs)
+
+    def clip_gradients(self, limit: float | None) -> Tensor:
+        """Clip the norm of each part's gradient where there is a limit; give it before, (L,)."""
+        gradients = [p.grad for p in self.flows.parameters() if p.grad is not None]
+        slices = [gradient.view(len(self.parts), -1) for gradient in gradients]
+        norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in slices])
+        norm: Tensor = torch.linalg.vector_norm(norms, dim=0)
+        if limit is not None:
+            factor = (limit / (norm + _SMALLEST_NORM)).clamp_max(1.0)
+            for part in slices:
+                part.mul_(factor[:, None])
+        return norm
+
+    @torch.no_grad()
+    def move_average(self, decay: float) -> None:
+        """Draw the averages towards the weights."""
+        assert self.average is not None
+        pairs = zip(self.average.parameters(), self.flows.parameters(), strict=True)
+        for kept, new in pairs:
+            kept.lerp_(new, 1 - decay)
+
+    def add_losses(self, losses: Tensor) -> None:
+        """Count the losses (L, n) of a batch."""
+        self.loss_sums += losses.sum(dim=1)
+        self.num_showers += losses.shape[1]
+
+    def take_mean_losses(self) -> list[float]:
+        """Give the mean training loss of each part in the epoch, and start the next."""
+        means = (self.loss_sums / self.num_showers).tolist() if self.num_showers else []
+        self.loss_sums.zero_()
+        self.num_showers = 0
+        return means or [math.nan] * len(self.parts)
+
+    def judge(self, validation_losses: Sequence[float], epoch: int) -> list[bool]:
+        """Judge every part; the weights of those at their best are kept, on the CPU."""
+        pairs = zip(self.parts, validation_losses, strict=True)
+        is_best = [part.judge(loss, epoch) for part, loss in pairs]
+        if any(is_best):
+            for part, best, weights in zip(
+                self.parts, is_best, self.judged_flows.states(), strict=True
+            ):
+                if best:
+                    part.best_weights = weights
+        return is_best
+
+    def training_parts(self) -> JointParts | None:
+        """Leave out stopped parts: itself, a smaller copy, or None when none is left."""
+        chosen = [n for n, part in enumerate(self.parts) if not part.progress.is_stopped]
+        if len(chosen) == len(self.parts):
+            return self
+        if not chosen:
+            return None
+        average = None if self.average is None else self.average.select(chosen)
+        rest = JointParts([self.parts[n] for n in chosen], self.flows.select(chosen), average)
+        return rest.to(self.loss_sums.device)
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Give weights, averages and progress by part, as tensors on the CPU and plain values."""
+        averages = [None] * len(self.parts) if self.average is None else self.average.states()
+        rows = zip(self.parts, self.flows.states(), averages, self.loss_sums.tolist(), strict=True)
+        states: dict[str, dict[str, Any]] = {}
+        for part, flow, average, loss_sum in rows:
+            part.progress.loss_sum, part.progress.num_showers = loss_sum, self.num_showers
+            states[part.name] = part_state(part) | {"flow": flow, "average": average}
+        return states
+
+    def load_states(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what `states` gave; the progress of the parts is loaded already."""
+        own = [states[part.name] for part in self.parts]
+        self.flows.load_states([state["flow"] for state in own])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.progress = PartProgress(**state["progress"])
-        self.best_weights = state["best_weights"]
+            self.average.load_states([state["average"] for state in own])
+        sums = [part.progress.loss_sum for part in self.parts]
+        self.loss_sums.copy_(torch.tensor(sums, dtype=torch.float64))
+        self.num_showers = self.parts[0].progress.num_showers
 
 
-def _negative_log_prob(flow: nn.Module, part_input: PartInput) -> Tensor:
-    log_prob: Tensor = flow.log_prob(part_input.features, context=part_input.context)  # type: ignore[operator]
-    return -log_prob
+def part_state(part: Part) -> dict[str, Any]:
+    """Give progress and best weights, all that a stopped part has."""
+    return {"progress": vars(part.progress).copy(), "best_weights": part.best_weights}
 
 
-def _optimiser(flow: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        flow.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+def load_part_state(part: Part, state: Mapping[str, Any]) -> None:
+    """Take over what `part_state` gave."""
+    part.progress = PartProgress(**state["progress"])
+    part.best_weights = state["best_weights"]
 
 
-def _schedule(
-    optimiser: torch.optim.Optimizer, settings: TrainingSettings, num_steps: int
-) -> LRScheduler:
-    peak, final = settings.learning_rate, settings.final_learning_rate
-    match settings.schedule:
-        case "exponential":
-            return ExponentialLR(optimiser, (final / peak) ** (1 / num_steps))
-        case "cosine":
-            return CosineAnnealingLR(optimiser, num_steps, eta_min=final)
-        case "onecycle":
-            # One step more than taken: torch refuses a step after the last of the cycle.
-            return OneCycleLR(
-                optimiser,
-                max_lr=peak,
-                total_steps=num_steps + 1,
-                div_factor=_ONECYCLE_START,
-                final_div_factor=peak / _ONECYCLE_START / final,
-            )
-        case _:
-            return ConstantLR(optimiser, factor=1.0, total_iters=0)
-
-
-def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """Drop what is code, such as OneCycle's annealing function; the constructor sets it again."""
-    return {name: value for name, value in state.items() if not callable(value)}
+def _losses(flows: JointFlows, inputs: Sequence[PartInput]) -> Tensor:
+    return -flows.log_prob([one.features for one in inputs], [one.context for one in inputs])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from calo_train.errors import UsageError, nearest_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from calo_train.families.contracts import LikelihoodStage
 
@@ -37,14 +37,15 @@ class Group:
 
 
 def plan_groups(
-    stages: Sequence[LikelihoodStage], *, only: str | None, parts_per_group: int | None
+    stages: Sequence[LikelihoodStage], *, only: str | None, sizes: Mapping[str, int]
 ) -> list[Group]:
-    """Cut the wanted parts of all stages into groups, in order."""
+    """Cut the wanted parts of all stages into groups of `sizes` parts by stage, in order."""
     wanted = _wanted_parts(stages, only)
     groups = []
     for stage in stages:
-        parts = wanted.get(stage.name, ())
-        size = parts_per_group or max(len(parts), 1)
+        if stage.name not in wanted:
+            continue
+        parts, size = wanted[stage.name], sizes[stage.name]
         groups += [
             Group(stage, parts[start : start + size]) for start in range(0, len(parts), size)
         ]

@@ -15,6 +15,7 @@ from calo_train.progress import Progress
 from calo_train.quantities import format_duration, parse_quantity
 from calo_train.training.data import TrainingData, describe_data, prepare_data, require_fingerprint
 from calo_train.training.fit import FitContext, fit_group, require_devices
+from calo_train.training.grouping import group_sizes, largest_stack
 from calo_train.training.likelihood import LikelihoodModule
 from calo_train.training.lock import owned
 from calo_train.training.loggers import build_logger, close_logger, require_logger
@@ -126,12 +127,15 @@ def _train_stages(
     data = prepare_data(config)
     family = config.family
     stages = family.stages(data.geometry, data.statistics, data.threshold)
-    groups = plan_groups(stages, only=config.only, parts_per_group=family.parts_per_group)
+    recorded = run.read_record().get("parts_per_group", {})
+    sizes = group_sizes(config, data, stages, recorded)
+    groups = plan_groups(stages, only=config.only, sizes=sizes)
     if is_main_process():
-        _record_start(config, run, data, stages)
+        chosen = sizes if family.parts_per_group == "auto" else {}
+        _record_start(config, run, data, stages, recorded | chosen)
     left = _unfinished(run, groups)
     modules = [build_module(config, group, data) for group in left]
-    num_weights = sum(p.numel() for module in modules for p in module.flows.parameters())
+    num_weights = sum(module.num_weights for module in modules)
     require_free_space(
         run.path, DISK_COPIES * 4 * num_weights, purpose="checkpoints and generator"
     )
@@ -146,8 +150,8 @@ def _train_stages(
     with Progress("training", total_work(modules)) as progress:
         display = WorkDisplay(progress)
         context = FitContext(run, lock, config.trainer, logger, stop, display)
-        for module in modules:
-            fit_group(module, context)
+        while modules:  # a finished group leaves its memory to the next
+            fit_group(modules.pop(0), context)
     return data, stages
 
 
@@ -156,7 +160,13 @@ def build_module(config: RunConfig, group: Group, data: TrainingData) -> Likelih
     num_epochs = group.stage.training.num_epochs
     if config.trainer.max_epochs is not None:
         num_epochs = min(num_epochs, config.trainer.max_epochs)
-    return LikelihoodModule(group, data, seed=config.seed, num_epochs=num_epochs)
+    return LikelihoodModule(
+        group,
+        data,
+        seed=config.seed,
+        num_epochs=num_epochs,
+        largest_stack=largest_stack(config.trainer),
+    )
 
 
 def _unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
@@ -179,7 +189,11 @@ def _part_keys(stages: tuple[LikelihoodStage, ...]) -> list[str]:
 
 
 def _record_start(
-    config: RunConfig, run: RunFolder, data: TrainingData, stages: tuple[LikelihoodStage, ...]
+    config: RunConfig,
+    run: RunFolder,
+    data: TrainingData,
+    stages: tuple[LikelihoodStage, ...],
+    parts_per_group: dict[str, int],
 ) -> None:
     record = run.read_record()
     if record:
@@ -197,6 +211,7 @@ def _record_start(
             "notes": list(data.notes),
             "statistics": data.statistics.to_mapping(),
             "parts": _part_keys(stages),
+            "parts_per_group": parts_per_group,  # as chosen by auto
         }
     )
 

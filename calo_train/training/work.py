@@ -57,9 +57,8 @@ class WorkDisplay:
 
 def weight_of(module: LikelihoodModule) -> float:
     """Cost of one shower in a group: its weights, and its share of what a step costs anyhow."""
-    num_weights = sum(parameter.numel() for parameter in module.flows.parameters())
     batch_size = module.group.stage.training.batch_size
-    return num_weights + len(module.parts) * _STEP_COST / batch_size
+    return module.num_weights + len(module.parts) * _STEP_COST / batch_size
 
 
 def total_work(modules: Sequence[LikelihoodModule]) -> float:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import commands
 import h5py
@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from calo_train.showers.source import open_paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REQUEST = ("-n", "90", "--energy", "20:80GeV", "--seed", "0", "--threads", "1")
 
@@ -93,15 +96,14 @@ def test_killed_sampling_goes_on_to_the_same_bits(finished_run: Path) -> None:
 def test_signalled_group_stops_in_order_and_goes_on(
     finished_run: Path, sent: signal.Signals, code: int
 ) -> None:
-    """S3: batch systems and terminals signal workers and all; no tile in hand is lost."""
+    """S3: batch systems and terminals signal the whole group; no tile in hand is lost."""
     cwd = finished_run.parent
-    process = _started_with_workers(finished_run)
+    process = _started_on_two_threads(finished_run)
     os.killpg(process.pid, sent)
     _, messages = process.communicate(timeout=commands.TIMEOUT)
     assert process.returncode == code, messages
     assert "goes on where it stopped" in messages
     assert "Traceback" not in messages
-    _require_end_of(process.pid)
     assert list((cwd / ".w.h5.tiles").glob("0*.npz"))
     assert not list(cwd.glob("*w.h5"))
 
@@ -128,54 +130,14 @@ def test_full_disk_keeps_the_tiles_and_a_larger_one_goes_on(
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_workers_leave_with_a_killed_parent(finished_run: Path) -> None:
-    process = _started_with_workers(finished_run)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=commands.TIMEOUT)
-    _require_end_of(process.pid)
-
-
-def test_killed_worker_is_an_error_of_the_machine(finished_run: Path) -> None:
-    """As by a system whose memory is full; the parent neither hangs nor calls it a bug."""
-    process = _started_with_workers(finished_run)
-    workers = [pid for pid in _running_in(process.pid) if pid != process.pid]
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
-    _, messages = process.communicate(timeout=commands.TIMEOUT)
-    assert process.returncode == 5, messages
-    assert "worker process was killed" in messages
-    assert "--threads" in messages
-
-
-def _started_with_workers(run: Path) -> subprocess.Popen[str]:
-    """Start a long request on two workers in a process group of its own; give it after a tile."""
+def _started_on_two_threads(run: Path) -> subprocess.Popen[str]:
+    """Start a long request in a process group of its own; give it after a tile."""
     arguments = ("-n", "200000", "--energy", "20:80GeV", "--threads", "2", "--out", "w.h5")
     process = commands.start("calo-sample", str(run), *arguments, cwd=run.parent)
     while not list((run.parent / ".w.h5.tiles").glob("0*.npz")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     return process
-
-
-def _require_end_of(group: int) -> None:
-    """Wait until no process of a group runs; helpers of Python's pools end after their parent."""
-    deadline = time.monotonic() + 30
-    while _running_in(group) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _running_in(group) == []
-
-
-def _running_in(group: int) -> list[int]:
-    """Processes of a group that still run; the dead that nobody has waited for do not count."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, process_group = status.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue  # it ended meanwhile
-        if int(process_group) == group and state != "Z":
-            found.append(int(status.parent.name))
-    return found
 
 
 def test_first_showers_of_a_longer_request_are_those_of_a_shorter_one(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 import yaml
-from detectors import cartesian, make_showers
+from detectors import cartesian, make_showers, ragged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calo_train.config_folder import conf_folder
 from calo_train.errors import DataError
 from calo_train.families.l2lflows import L2LFlows
+from calo_train.families.l2lflows.family import FlowSettings
 from calo_train.families.l2lflows.features import (
     incident_energy_context,
     inverse_logit,
@@ -29,7 +32,13 @@ from calo_train.showers.statistics import gather_statistics
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nflows.flows import Flow
+    from torch import Tensor
+
+    from calo_train.showers.statistics import ShowerStatistics
+
 SUM_RTOL = 1e-12  # float64 sums of a hundred voxels
+SHARE_RTOL = 1e-4  # features agree to 1e-13, but shares near zero are a difference from alpha
 
 
 def _conf(group: str, name: str) -> dict[str, object]:
@@ -92,23 +101,93 @@ def test_renormalised_layers_carry_their_energy_above_the_threshold(
     assert (kept[kept > 0] >= 0.1 * (1 - SUM_RTOL)).all()
 
 
-def test_renormalise_and_cut_follows_the_walk_of_the_original_routine() -> None:
+def _walk(voxels: Tensor, layer_energy: float, threshold: float) -> Tensor:
     """Naive loop over ranks: the smallest k whose scaled voxel passes (2302.11594 App. B.3)."""
+    kept = torch.zeros_like(voxels)
+    order = sorted(range(len(voxels)), key=lambda cell: float(voxels[cell]))
+    for k in range(len(voxels)):
+        total = sum(float(voxels[cell]) for cell in order[k:])
+        if total > 0 and layer_energy / total * float(voxels[order[k]]) >= threshold:
+            for cell in order[k:]:
+                kept[cell] = layer_energy / total * voxels[cell]
+            break
+    return kept
+
+
+def test_renormalise_and_cut_follows_the_walk_of_the_original_routine() -> None:
+    """All layers at once, with an empty one, one without energy and equal voxels at the cut."""
     random = torch.Generator().manual_seed(2)
-    voxels = torch.rand(50, 12, generator=random, dtype=torch.float64)
-    energies = 3 * torch.rand(50, generator=random, dtype=torch.float64)
+    voxels = torch.rand(50, 4, 12, generator=random, dtype=torch.float64)
+    energies = 3 * torch.rand(50, 4, generator=random, dtype=torch.float64)
+    voxels[0, 1], energies[1, 1] = 0, 0
+    voxels[2:9, 2, ::2] = 1
+    energies[2:9, 2] = 0.2 * torch.arange(7) + 0.1
     found = renormalise_and_cut(voxels, energies, 0.2)
-    for row in range(50):
-        order = sorted(range(12), key=lambda cell: float(voxels[row, cell]))
-        expected = torch.zeros(12, dtype=torch.float64)
-        for k in range(12):
-            total = sum(float(voxels[row, cell]) for cell in order[k:])
-            factor = float(energies[row]) / total
-            if factor * float(voxels[row, order[k]]) >= 0.2:
-                for cell in order[k:]:
-                    expected[cell] = factor * voxels[row, cell]
-                break
-        torch.testing.assert_close(found[row], expected, rtol=SUM_RTOL, atol=0)
+    for row, layer in itertools.product(range(50), range(4)):
+        expected = _walk(voxels[row, layer], float(energies[row, layer]), 0.2)
+        torch.testing.assert_close(found[row, layer], expected, rtol=SUM_RTOL, atol=0)
+
+
+@pytest.mark.parametrize("broken", ["voxel", "layer energy"])
+def test_what_is_not_a_number_is_not_cut_away(broken: str) -> None:
+    """S8: a diverged flow must not look like an empty layer."""
+    voxels, energies = torch.ones(2, 3, 4), torch.ones(2, 3)
+    (voxels[1, 2] if broken == "voxel" else energies[1])[2] = torch.nan
+    is_nan = renormalise_and_cut(voxels, energies, 0.1).isnan().any(dim=2)
+    assert is_nan.nonzero().tolist() == [[1, 2]]
+
+
+@torch.no_grad()
+def test_sampler_equals_a_loop_over_layers_with_nflows_inverse() -> None:
+    """On layers of different sizes, some of them equal neighbours."""
+    geometry, threshold = ragged(), 0.05
+    statistics = gather_statistics([make_showers(geometry, 50)], geometry)
+    small = FlowSettings(num_blocks=2, hidden_features=8)
+    family = L2LFlows(small, small, 2, [8], 4, tile=7)
+    energy_flow, *causal_flows = _stirred_parts(family, geometry, statistics, threshold)
+    parts = {"energy/0": energy_flow.state_dict()}
+    parts |= {f"causal/{layer}": flow.state_dict() for layer, flow in enumerate(causal_flows)}
+    random = torch.Generator().manual_seed(3)
+    normals = 3 * torch.randn(7, 4 + 31, generator=random, dtype=torch.float64)
+    incident = torch.linspace(1e4, 1e5, 7, dtype=torch.float64)
+    drawn = family.sampler(
+        geometry, statistics, threshold, parts, dtype=torch.float64, device=torch.device("cpu")
+    ).draw(normals, {"incident_energy": incident})
+
+    condition = (2 * torch.log10(incident / 1000) - 3)[:, None]
+    features = energy_flow._transform.inverse(normals[:, :4], condition)[0]
+    layer_energies = 1000 * inverse_logit(features)
+    previous: list[Tensor] = []
+    for layer, voxels in enumerate(geometry.layer_slices):
+        own = torch.log10(layer_energies[:, layer, None] / 1000 + 1e-6) + 1
+        context = torch.cat([*previous[:2], own, condition], dim=1)
+        flow = causal_flows[layer]
+        base, embedded = normals[:, 4:][:, voxels], flow._embedding_net(context)
+        features = flow._transform.inverse(base, embedded)[0]
+        previous.insert(0, features)
+        shares = inverse_logit(features) * (statistics.voxel_max[layer] + 1e-3)
+        for row in range(7):
+            expected = _walk(shares[row], float(layer_energies[row, layer]), threshold)
+            found = drawn.energies[row, voxels]
+            torch.testing.assert_close(found, expected.float(), rtol=SHARE_RTOL, atol=0)
+    is_clipped = torch.cat(previous, dim=1).abs() > math.log(1e6)
+    assert drawn.repairs["voxels_clipped"].tolist() == is_clipped.sum(dim=1).tolist()
+    assert is_clipped.any()
+
+
+def _stirred_parts(
+    family: L2LFlows, geometry: Geometry, statistics: ShowerStatistics, threshold: float
+) -> list[Flow]:
+    """Untrained flows in float64, moved off their initial weights, which map noise to itself."""
+    torch.manual_seed(1)
+    flows = [
+        stage.build_part(index).double().eval()
+        for stage in family.stages(geometry, statistics, threshold)
+        for index in range(len(stage.part_names))
+    ]
+    for parameter in (parameter for flow in flows for parameter in flow.parameters()):
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    return flows
 
 
 def test_layer_energies_above_their_unit_are_refused_with_one_that_fits() -> None:

@@ -70,8 +70,20 @@ def words_of(line: str) -> list[str]:
     return found
 
 
-def test_performance_page_shows_the_stored_measurements() -> None:
+@pytest.mark.parametrize("index", [0, 1], ids=["own flow", "by hand"])
+def test_python_of_the_fast_sampling_page_runs(index: int, tmp_path: Path) -> None:
+    """The page's assertions hold: its flow equals nflows', its worked example nflows' masks."""
+    text = (CHECKOUT / "docs" / "fast-sampling.md").read_text(encoding="utf-8")
+    script = tmp_path / "shown.py"
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    script.write_text(blocks[index], encoding="utf-8")
+    runpy.run_path(str(script))
+
+
+def test_performance_page_shows_the_stored_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is written by a script; numbers in it are not typed."""
+    monkeypatch.syspath_prepend(str(CHECKOUT / "scripts"))
     script = runpy.run_path(str(CHECKOUT / "scripts" / "performance_page.py"))
     shown = (CHECKOUT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert shown == script["performance_page"](), "python scripts/performance_page.py"

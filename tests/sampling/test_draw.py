@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import detectors
@@ -25,11 +23,13 @@ from calo_train.sampling.draw import Drawn, draw_to_file
 from calo_train.sampling.merge import merge_shards
 from calo_train.sampling.request import SampleRequest, Shard
 from calo_train.sampling.tile_store import Tile, TileStore, owned_store
+from calo_train.sampling.tiles import Computing, Drawing, draw_tiles
 from calo_train.showers.source import open_paths
 from calo_train.showers.statistics import ShowerStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 GEOMETRY = detectors.cartesian()
 TILE = 8
@@ -65,7 +65,7 @@ class _LinearSampler(Sampler):
 @dataclass
 class _LinearFamily(Family):
     tile: int = TILE
-    parts_per_group: int | None = None
+    parts_per_group: int | str | None = None
     tiles_until_power_cut: int = 10**9
     largest_good_energy: float = 1e9
     bad_energy: float = float("nan")
@@ -92,8 +92,10 @@ def _generator(**options: float) -> Generator:
     )  # fmt: skip
 
 
-def _draw(out: Path, request: SampleRequest, generator: Generator | None = None) -> Drawn:
-    return draw_to_file(generator or _generator(), Path("unused"), request, out)
+def _draw(
+    out: Path, request: SampleRequest, generator: Generator | None = None, *, num_threads: int = 1
+) -> Drawn:
+    return draw_to_file(generator or _generator(), request, out, num_threads=num_threads)
 
 
 def _content(path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
@@ -117,14 +119,13 @@ def test_any_shards_merge_to_the_whole(
     """S2: also more shards than showers, some of them empty, given in any order."""
     whole = tmp_path / "whole.h5"
     drawn = draw_to_file(
-        _generator(), Path("unused"), SampleRequest(num_showers, ENERGIES, seed=seed), whole,
-        is_forced=True,
+        _generator(), SampleRequest(num_showers, ENERGIES, seed=seed), whole, is_forced=True
     )  # fmt: skip
     shards = []
     for index in range(count):
         path = tmp_path / f"{count}-{index}.h5"
         request = SampleRequest(num_showers, ENERGIES, seed=seed, shard=Shard(index, count))
-        draw_to_file(_generator(), Path("unused"), request, path, is_forced=True)
+        draw_to_file(_generator(), request, path, is_forced=True, num_threads=index + 1)
         shards.append(path)
     merged = tmp_path / "merged.h5"
     assert merge_shards(shards[::-1], merged, force=True) == num_showers
@@ -252,8 +253,29 @@ def test_stored_tiles_come_back_bit_for_bit(
     assert (again.first, again.repairs) == (96, {"a": 0, "b": 3})
 
 
-def test_errors_of_workers_arrive_whole() -> None:
-    error = DivergedError("what", where="where", do="do")
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-    assert type(again) is DivergedError
-    assert str(again) == str(error)
+def test_tiles_are_drawn_hardly_ahead_of_their_reader(tmp_path: Path) -> None:
+    """So what is in memory does not grow with the request; what was begun comes to its end."""
+    computing = Computing(torch.float64, torch.device("cpu"), num_threads=2)
+    store = TileStore(tmp_path)
+    drawing = Drawing(_generator(), SampleRequest(50 * TILE, ENERGIES), store, computing)
+    tiles = draw_tiles(drawing, range(50))
+    assert [next(tiles) for _ in range(3)] == [TILE] * 3
+    tiles.close()
+    assert {0, 1, 2} <= store.numbers() <= {0, 1, 2, 3, 4}
+
+
+def test_any_number_of_threads_draws_the_same(tmp_path: Path) -> None:
+    """S1: more threads than tiles, too."""
+    request = SampleRequest(5 * TILE - 3, ENERGIES, seed=5)
+    for num_threads in (1, 2, 9):
+        _draw(tmp_path / f"{num_threads}.h5", request, num_threads=num_threads)
+    _assert_equal(tmp_path / "1.h5", tmp_path / "2.h5")
+    _assert_equal(tmp_path / "1.h5", tmp_path / "9.h5")
+
+
+def test_errors_of_threads_arrive_whole(tmp_path: Path) -> None:
+    request = SampleRequest(50, ENERGIES)
+    generator = _generator(largest_good_energy=0.0)
+    with pytest.raises(DivergedError, match="8 showers"):
+        _draw(tmp_path / "out.h5", request, generator, num_threads=2)
+    assert list(tmp_path.iterdir()) == []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shower_files import DETECTORS, cartesian, polar, random_showers, write
 
 from calo_train.errors import DataError, MachineError
@@ -54,6 +58,36 @@ def test_showers_appended_in_pieces_are_read_back(
         found.conditions["incident_energy"], showers.conditions["incident_energy"], UNIT_RTOL
     )
     np.testing.assert_array_equal(file.read(68, 75, geometry).energies, showers.energies[68:75])
+
+
+@settings(deadline=None)
+@given(cuts=st.lists(st.integers(0, 300), max_size=8), num_threads=st.integers(1, 3))
+def test_any_pieces_and_threads_write_the_same_file(cuts: list[int], num_threads: int) -> None:
+    """Chunks hold 64 showers here; 300 end inside one."""
+    showers = random_showers(polar(), 300)
+    ends = sorted({0, 300, *cuts})
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / "pieces.h5", Path(folder) / "whole.h5"]
+        with create_showers(
+            paths[0], "native", polar(), attributes={}, num_threads=num_threads
+        ) as writer:
+            for first, end in itertools.pairwise(ends):
+                writer.append(showers.rows(slice(first, end)))
+        with create_showers(paths[1], "native", polar(), attributes={}) as writer:
+            writer.append(showers)
+        stored = [_chunks(path) for path in paths]
+    assert stored[0] == stored[1]
+    assert len(stored[0]) == 5
+
+
+def _chunks(path: Path) -> list[bytes]:
+    """Give the chunks of a file's energies as they are stored."""
+    with h5py.File(path) as file:
+        array = file["energies"].id
+        places = [
+            array.get_chunk_info(index).chunk_offset for index in range(array.get_num_chunks())
+        ]
+        return [bytes(array.read_direct_chunk(place)[1]) for place in places]
 
 
 def test_getting_high_converts_gev_at_the_door() -> None:

@@ -12,10 +12,12 @@ import commands
 import h5py
 import pytest
 
-from calo_train.errors import MachineError
+from calo_train.errors import DataError, MachineError
 from calo_train.training.compose import composed_run
+from calo_train.training.data import prepare_data
 from calo_train.training.lock import owned
-from calo_train.training.run import train
+from calo_train.training.plan import plan_groups
+from calo_train.training.run import build_module, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,3 +141,16 @@ def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, tiny_data: Path) -
     for word in ("memory", "disk", "weights", "nothing was written"):
         assert word in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_of_another_format_is_refused(tiny_data: Path) -> None:
+    """The first format held a whole optimiser for each part."""
+    config = composed_run(commands.tiny_training(tiny_data))
+    data = prepare_data(config)
+    stages = config.family.stages(data.geometry, data.statistics, data.threshold)
+    (group,) = plan_groups(stages, only="energy", sizes={"energy": 1})
+    module = build_module(config, group, data)
+    with pytest.raises(DataError, match="format 1") as refused:
+        module.load_checkpoint_state({"format": 1, "epoch": 3, "batch": 0})
+    assert "restart=true" in str(refused.value)
+    assert module.epoch == 0

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from calo_train.errors import DataError, UsageError
-from calo_train.families.contracts import Family, LikelihoodStage, Sampler, TrainingSettings
+from calo_train.families.contracts import (
+    Family,
+    LikelihoodStage,
+    Sampler,
+    TrainingSettings,
+    require_parts_per_group,
+)
 from calo_train.quantities import format_energy, parse_quantity
 
 if TYPE_CHECKING:
@@ -69,11 +75,12 @@ class L2LFlows(Family):
     layer_noise_mean: str = "1keV"
     layer_noise_width: str = "0.2keV"
     tile: int = 1000
-    parts_per_group: int | None = None
+    parts_per_group: int | str | None = None
     energy_training: TrainingSettings = field(default_factory=TrainingSettings)
     causal_training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
+        require_parts_per_group(self.parts_per_group)
         if self.voxel_max not in ("layer", "global"):
             raise UsageError(
                 f"voxel_max '{self.voxel_max}' is unknown",

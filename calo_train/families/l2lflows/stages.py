@@ -26,7 +26,7 @@ from calo_train.families.l2lflows.networks import (
 from calo_train.quantities import parse_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from nflows.flows import Flow
 
@@ -76,9 +76,9 @@ class Preparation:
         """Map noisy voxel energies (n, d) of a layer to features."""
         return logit(voxels / self.voxel_scale[layer])
 
-    def voxel_energies(self, layer: int, features: Tensor) -> Tensor:
-        """Undo `voxel_features`; never negative."""
-        return inverse_logit(features) * self.voxel_scale[layer]
+    def voxel_energies(self, layers: slice, features: Tensor) -> Tensor:
+        """Undo `voxel_features` for layers of equal size, (n, layers, d); never negative."""
+        return inverse_logit(features) * features.new_tensor(self.voxel_scale[layers])[:, None]
 
     def layer_features(self, layer_energies: Tensor) -> Tensor:
         """Map noisy layer energies (n, layers) to features."""
@@ -99,17 +99,18 @@ class Preparation:
             seen, layer_of_voxel, self.geometry.num_layers, noise=mean + width * noise
         )
 
+    def layer_context(self, layer_energies: Tensor, conditions: Tensor) -> Tensor:
+        """Join each layer's energy (n, layers) and the condition columns, (n, layers, columns)."""
+        own = layer_energy_context(layer_energies)[..., None]
+        shape = (*layer_energies.shape, conditions.shape[1])
+        return torch.cat([own, conditions[:, None].expand(shape)], dim=2)
+
     def causal_context(
-        self,
-        layer: int,
-        features: Callable[[int], Tensor],
-        layer_energies: Tensor,
-        conditions: Mapping[str, Tensor],
+        self, layer: int, features: Callable[[int], Tensor], layer_context: Tensor
     ) -> Tensor:
-        """Join previous layers' features, nearest first, the layer energy and the conditions."""
+        """Join previous layers' features, nearest first, and the layer's own context."""
         pieces = [features(index) for index in previous_layers(self.family, layer)]
-        own_energy = layer_energy_context(layer_energies[:, layer])[:, None]
-        return torch.cat([*pieces, own_energy, self.conditions.columns(conditions)], dim=1)
+        return torch.cat([*pieces, layer_context[:, layer]], dim=1)
 
 
 class EnergyStage(LikelihoodStage):
@@ -166,7 +167,10 @@ class CausalStage(LikelihoodStage):
         part: as features of its own flow and as context of the following ones.
         """
         preparation = self._preparation
-        layer_energies = preparation.draw_layer_energies(batch, random)
+        layer_context = preparation.layer_context(
+            preparation.draw_layer_energies(batch, random),
+            preparation.conditions.columns(batch.conditions),
+        )
         uniform = torch.rand(
             batch.energies.shape,
             generator=random,
@@ -181,7 +185,7 @@ class CausalStage(LikelihoodStage):
             return preparation.voxel_features(layer, noisy[:, slices[layer]])
 
         def part_input(layer: int) -> PartInput:
-            context = preparation.causal_context(layer, features, layer_energies, batch.conditions)
+            context = preparation.causal_context(layer, features, layer_context)
             return PartInput(features(layer), context)
 
         return part_input

@@ -79,14 +79,19 @@ def create_showers(
     *,
     attributes: Mapping[str, Any],
     condition_names: Sequence[str] = ("incident_energy",),
+    num_threads: int = 1,
 ) -> ShowerWriter:
-    """Create an empty file of a layout; only `native` holds any detector and any condition."""
+    """Create an empty file of a layout; only `native` holds any detector and any condition.
+
+    Chunks are compressed on so many threads; the file does not depend on it.
+    """
     return create_file(
         path,
         layout_named(layout),
         geometry,
         attributes=attributes,
         condition_names=condition_names,
+        num_threads=num_threads,
     )
 
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from calo_train.atomic_files import machine_error
+from calo_train.showers.layouts.chunked_array import GZIP_LEVEL, ChunkedArray
 from calo_train.showers.layouts.guarded_file import GuardedFile
 
 if TYPE_CHECKING:
@@ -39,12 +40,18 @@ class ShowerWriter:
         file: h5py.File,
         geometry: Geometry,
         columns: Columns,
+        *,
+        num_threads: int,
     ) -> None:
         self.path = path
         self.geometry = geometry
         self._disk = disk
         self._file = file
         self._columns = columns
+        self._arrays = {
+            column.key: ChunkedArray(file[column.key], num_threads=num_threads)
+            for column in (columns.energies, *columns.conditions.values())
+        }
         self.num_showers = 0
 
     def append(self, showers: Showers) -> None:
@@ -65,11 +72,13 @@ class ShowerWriter:
 
     def flush(self) -> None:
         """Hand everything to the operating system; the rows so far then survive a kill."""
+        self._write_waiting()
         self._file.flush()
         self._require_written()
 
     def close(self) -> None:
         """Finish the file; a MachineError when anything in it could not be written."""
+        self._write_waiting()
         self._file.close()
         self._disk.close()
         self._require_written()
@@ -90,12 +99,15 @@ class ShowerWriter:
         if error is not None:
             raise machine_error(error, self.path) from error
 
+    def _write_waiting(self) -> None:
+        for array in self._arrays.values():
+            array.write_waiting()
+
     def _append(self, column: Column, values: FloatArray) -> None:
-        array = self._file[column.key]
         scale = column.house_scale(where=f"{self.path}: {column.key}")
         stored = values if scale == 1.0 else (values / np.float64(scale)).astype(np.float32)
-        array.resize(self.num_showers + len(stored), axis=0)
-        array[self.num_showers :] = stored.reshape(-1, *array.shape[1:])
+        shape = self._file[column.key].shape[1:]
+        self._arrays[column.key].append(stored.reshape(-1, *shape))
 
 
 def create_file(
@@ -105,6 +117,7 @@ def create_file(
     *,
     attributes: Mapping[str, Any],
     condition_names: Sequence[str],
+    num_threads: int,
 ) -> ShowerWriter:
     """Create an empty file of a layout; an existing one is replaced."""
     columns = layout.plan(geometry, condition_names)
@@ -119,7 +132,7 @@ def create_file(
     _create(file, columns.energies, columns.grid, columns)
     for column in columns.conditions.values():
         _create(file, column, layout.condition_shape, columns)
-    return ShowerWriter(path, disk, file, geometry, columns)
+    return ShowerWriter(path, disk, file, geometry, columns, num_threads=num_threads)
 
 
 def _create(file: h5py.File, column: Column, shape: tuple[int, ...], columns: Columns) -> None:
@@ -130,7 +143,7 @@ def _create(file: h5py.File, column: Column, shape: tuple[int, ...], columns: Co
         dtype=np.float32,
         chunks=(_chunk_rows(shape), *shape),
         compression="gzip",
-        compression_opts=1,
+        compression_opts=GZIP_LEVEL,
         shuffle=False,
     )
     array.attrs["unit"] = column.unit
