@@ -40,6 +40,12 @@ Training = Annotated[
     list[str] | None,
     typer.Option(help="Showers that the samples were trained on [default: those of a run]."),
 ]
+SelfCheck = Annotated[
+    bool,
+    typer.Option(
+        "--self-check", help="Judge the reference by itself, too: all must lie at its floor."
+    ),
+]
 DifferentEnergies = Annotated[
     bool,
     typer.Option(
@@ -106,6 +112,7 @@ def evaluate(
     extrapolate: Extrapolate = False,
     allow_different_energies: DifferentEnergies = False,
     timing: Timing = False,
+    self_check: SelfCheck = False,
     compare: Compare = None,
     fail_conditions: FailIf = None,
     force: Force = False,
@@ -120,7 +127,7 @@ def evaluate(
     """
     request = InputRequest(
         targets or [], tuple(reference or ()), dataset, threshold, seed, number, extrapolate,
-        tuple(training or ()),
+        tuple(training or ()), self_check,
     )  # fmt: skip
 
     def command() -> None:
@@ -130,7 +137,8 @@ def evaluate(
         if compare is not None:
             compare_files(*compare, conditions, is_json=as_json)
             return
-        require_targets(request.targets)
+        if not self_check:
+            require_targets(request.targets)
         from calo_train.evaluation.results import Settings
 
         # Before anything is drawn.

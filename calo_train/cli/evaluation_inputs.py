@@ -43,6 +43,7 @@ class InputRequest:
     num_showers: int | None = None
     is_extrapolating: bool = False
     training: Sequence[str] = ()
+    is_self_check: bool = False  # judge the reference by itself, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +108,15 @@ def open_inputs(request: InputRequest) -> Inputs:
     samples = [_sample(target, request, detector, reference) for target in targets]
     samples = _told_apart(samples)
     threshold = _threshold(request, detector, [*samples, reference])
+    generators = tuple(
+        None if target.generator is None else generator_folder(target.path) for target in targets
+    )
+    if request.is_self_check:
+        samples.append(replace(reference, label=f"{reference.label}, self-check"))
+        training, generators = (*training, None), (*generators, None)
     return Inputs(
-        samples, reference, threshold, _report_folder(targets, reference), training,
-        tuple(
-            None if target.generator is None else generator_folder(target.path)
-            for target in targets
-        ),
-    )  # fmt: skip
+        samples, reference, threshold, _report_folder(targets, reference), training, generators
+    )
 
 
 def _targets(path: Path) -> list[_Target]:
@@ -165,7 +168,7 @@ def _reference(
     if run is None:
         raise UsageError(
             "no reference to judge by",
-            where=", ".join(str(target.path) for target in targets),
+            where=", ".join(str(target.path) for target in targets) or "--self-check",
             do="give independent Monte Carlo showers with --reference FILE; only a run keeps "
             "some of its own",
         )
@@ -326,7 +329,7 @@ def _report_folder(targets: Sequence[_Target], reference: ShowerSet) -> Path:
     ).strip("_")
     if len(targets) == 1 and targets[0].is_run:
         return targets[0].path / "reports" / name
-    judged = "_".join(target.label.replace("/", "-") for target in targets)
+    judged = "_".join(target.label.replace("/", "-") for target in targets) or "self-check"
     return Path.cwd() / "reports" / f"{judged}_by_{name}"
 
 

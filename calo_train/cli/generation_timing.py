@@ -88,8 +88,9 @@ def _measure(
     batches = tuple(
         time_batch(draw, size, sampler.tile, protocol) for size in protocol.batch_sizes
     )
-    weights = [value for part in generator.parts.values() for value in part.values()]
     is_gpu = device == "cuda"
+    peak_bytes = torch.cuda.max_memory_allocated() if is_gpu else _peak_memory()
+    stored = [value for part in generator.parts.values() for value in part.values()]
     return GenerationTiming(
         device,
         torch.cuda.get_device_name() if is_gpu else processor_name(),
@@ -97,10 +98,21 @@ def _measure(
         "float64",
         sampler.tile,
         start_up,
-        sum(value.numel() for value in weights),
-        sum(value.numel() * value.element_size() for value in weights),
-        torch.cuda.max_memory_allocated() if is_gpu else _peak_memory(),
+        _num_weights(generator),
+        sum(value.numel() * value.element_size() for value in stored),
+        peak_bytes,
         batches,
+    )
+
+
+def _num_weights(generator: Generator) -> int:
+    """Count what was trained; the stored parts also hold masks and permutations."""
+    stages = generator.family.stages(generator.geometry, generator.statistics, generator.threshold)
+    return sum(
+        weight.numel()
+        for stage in stages
+        for index in range(len(stage.part_names))
+        for weight in stage.build_part(index).parameters()
     )
 
 

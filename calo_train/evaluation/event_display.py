@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from calo_train.evaluation.deposits import FloatArray
     from calo_train.evaluation.results import Evaluation
-    from calo_train.evaluation.shower_set import ShowerSet
-    from calo_train.evaluation.table import ShowerTable
     from calo_train.geometry import Geometry
 
 NUM_SHOWERS = 6  # of each set, spread over the incident energies
@@ -76,25 +74,56 @@ class Hull:
 
 def event_display(evaluation: Evaluation) -> EventDisplay:
     """Choose showers by incident energy alone, from the table, and read their hits."""
-    tables = [evaluation.reference_table, *(result.table for result in evaluation.samples)]
-    sets = [evaluation.reference, *(result.showers for result in evaluation.samples)]
-    chosen = [spread_rows(tables[0].incident_energy, min(map(len, tables)))]
-    energies = tables[0].incident_energy[chosen[0]]
-    chosen += [nearest_rows(table.incident_energy, energies) for table in tables[1:]]
-    most = _MAX_HITS // sum(map(len, chosen))
-    threshold = evaluation.settings.threshold
+    geometry = evaluation.reference.geometry
+    chosen = paired_showers(evaluation, NUM_SHOWERS)
+    most = _MAX_HITS // sum(len(entry.energies) for entry in chosen)
+    places = voxel_positions(geometry).astype(np.float32)
     return EventDisplay(
-        evaluation.reference.geometry,
+        geometry,
         tuple(
-            DisplayedSet(showers.label, _read(showers, table, rows, threshold, most))
-            for showers, table, rows in zip(sets, tables, chosen, strict=True)
+            DisplayedSet(
+                entry.label,
+                tuple(
+                    _displayed(shower, energy, places, most)
+                    for shower, energy in zip(
+                        entry.energies, entry.incident_energy.tolist(), strict=True
+                    )
+                ),
+            )
+            for entry in chosen
         ),
     )
 
 
-def spread_rows(incident_energy: FloatArray, most: int) -> IndexArray:
+@dataclass(frozen=True, eq=False)
+class ChosenShowers:
+    """Thresholded showers (k, voxels) of one set in MeV, with their incident energies (k,)."""
+
+    label: str
+    energies: npt.NDArray[np.float32]
+    incident_energy: FloatArray
+
+
+def paired_showers(evaluation: Evaluation, number: int) -> list[ChosenShowers]:
+    """Give showers of the reference, then of each sample at about the same energies."""
+    tables = [evaluation.reference_table, *(result.table for result in evaluation.samples)]
+    sets = [evaluation.reference, *(result.showers for result in evaluation.samples)]
+    rows = [spread_rows(tables[0].incident_energy, min(number, *map(len, tables)))]
+    wanted = tables[0].incident_energy[rows[0]]
+    rows += [nearest_rows(table.incident_energy, wanted) for table in tables[1:]]
+    threshold = evaluation.settings.threshold
+    return [
+        ChosenShowers(
+            showers.label,
+            apply_threshold(showers.pick(table.positions[chosen]).energies, threshold),
+            table.incident_energy[chosen],
+        )
+        for showers, table, chosen in zip(sets, tables, rows, strict=True)
+    ]
+
+
+def spread_rows(incident_energy: FloatArray, number: int) -> IndexArray:
     """Give rows whose energies lie at evenly spaced quantiles, the lowest first."""
-    number = min(NUM_SHOWERS, most)
     order = np.argsort(incident_energy, kind="stable")
     places = (np.arange(number) + 0.5) / number * len(order)
     return order[places.astype(np.int64)]
@@ -126,19 +155,6 @@ def page_data(display: EventDisplay) -> dict[str, Any]:
             for entry in display.sets
         ],
     }
-
-
-def _read(
-    showers: ShowerSet, table: ShowerTable, rows: IndexArray, threshold: float, most: int
-) -> tuple[DisplayedShower, ...]:
-    found = showers.pick(table.positions[rows])
-    energies = apply_threshold(found.energies, threshold)
-    places = voxel_positions(showers.geometry).astype(np.float32)
-    incident = table.incident_energy[rows].tolist()
-    return tuple(
-        _displayed(shower, energy, places, most)
-        for shower, energy in zip(energies, incident, strict=True)
-    )
 
 
 def _displayed(

@@ -7,7 +7,7 @@ bootstraps and slices in energy are selections of rows and need no second pass.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +16,9 @@ import numpy.typing as npt
 from calo_train.errors import DataError
 from calo_train.evaluation.deposits import (
     Deposits,
-    Energies,
     FloatArray,
     Grid,
     IndexArray,
-    apply_threshold,
 )
 from calo_train.evaluation.observables import OBSERVABLES, Observable, observables_of
 from calo_train.evaluation.spectrum import SpectrumBins
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.showers.showers import Showers
 
-NUM_EXAMPLES = 3
 MAX_INVALID_SHARE = 0.01
 _BITS_OF_INFINITY = 0x7F800000
 _PIECE_BYTES = 16 << 20  # showers measured at once, by one thread
@@ -66,7 +63,6 @@ class ShowerTable:
     profiles: Mapping[str, FloatArray]
     spectrum: npt.NDArray[np.int32]
     mean_energies: FloatArray  # (voxels,)
-    examples: npt.NDArray[np.float32]  # (up to NUM_EXAMPLES, voxels), thresholded
     positions: IndexArray
     health: ShowerHealth
 
@@ -120,7 +116,6 @@ class _Filling:
     profiles: dict[str, FloatArray]
     spectrum: npt.NDArray[np.int32]
     energy_sum: FloatArray
-    examples: list[Energies] = field(default_factory=list)
     stop: int = 0
 
     @classmethod
@@ -141,9 +136,6 @@ class _Filling:
         num_pieces = -(-showers.energies.nbytes // _PIECE_BYTES)
         step = max(-(-len(showers) // max(num_pieces, 1)), 1)
         starts = range(0, len(showers), step)
-
-        wanted = NUM_EXAMPLES - len(self.examples)
-        self.examples += list(apply_threshold(showers.energies[:wanted], threshold))
 
         def work(start: int) -> FloatArray:
             piece = slice(start, min(start + step, len(showers)))
@@ -177,7 +169,6 @@ class _Filling:
             profiles={name: column[filled] for name, column in self.profiles.items()},
             spectrum=self.spectrum[filled],
             mean_energies=self.energy_sum / max(self.stop, 1),
-            examples=np.asarray(self.examples),
             positions=self.positions[filled],
             health=health,
         )

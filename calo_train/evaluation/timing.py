@@ -65,7 +65,8 @@ class GenerationTiming:
     """All batch sizes of a generator on one device; seconds and bytes.
 
     `start_up` goes from the start of a process to a generator that is ready to draw; `peak_bytes`
-    is the largest resident memory of that process, on a GPU the memory allocated there.
+    is the largest resident memory of that process, on a GPU the memory allocated there;
+    `weight_bytes` are those of all stored parts, with masks and permutations.
     """
 
     device: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -90,16 +91,19 @@ def test_a_generator_folder_needs_a_reference(finished_run, tmp_path):
 
 
 def test_several_samples_share_a_report_with_one_set_of_verdicts(pair, tmp_path):
-    """U6, U8, U9, U10, E11"""
+    """U6, U8, U9, U10, E2, E11: the reference itself is the second sample."""
     sample, reference = pair
-    base = ("calo-eval", sample, reference, "--reference", reference, *FAST, "--out", "my report")
+    base = (
+        "calo-eval", sample, "--self-check", "--reference", reference, *FAST, "--out", "my report",
+        "--fail-if", "num_hits.separation>0.9",
+    )  # fmt: skip
     done = commands.run(*base, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page, metrics_file = (
         tmp_path / "my report" / name for name in ("report.html", "metrics.json")
     )
     metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-    assert [entry["label"] for entry in metrics["samples"]] == ["sample=a, b", "réf"]
+    assert [entry["label"] for entry in metrics["samples"]] == ["sample=a, b", "réf, self-check"]
     assert any("self-check" in warning for warning in metrics["samples"][1]["warnings"])
     lines = done.stdout.splitlines()
     for entry in metrics["samples"][0]["observables"].values():
@@ -110,9 +114,23 @@ def test_several_samples_share_a_report_with_one_set_of_verdicts(pair, tmp_path)
     refused = commands.run(*base, "--seed", "1", cwd=tmp_path)
     commands.require_message(refused, 2, "a report of other inputs", "--force")
     assert page.read_text(encoding="utf-8") == before
-    forced = commands.run(*base, "--seed", "1", "--force", "--json", cwd=tmp_path)
+    old = shutil.copy(metrics_file, tmp_path / "old.json")
+    forced = commands.run(
+        *base, "--seed", "1", "--force", "--json", "--fail-if", "num_hits.separation>=0",
+        cwd=tmp_path,
+    )  # fmt: skip
     assert json.loads(forced.stdout)["settings"]["seed"] == 1
     assert page.read_text(encoding="utf-8") != before
+    words = ("error: num_hits.separation>=0 holds", "sample=a, b", "metrics.json")
+    commands.require_message(forced, 6, *words)
+    others = commands.run("calo-eval", "--compare", old, "my report", cwd=tmp_path)
+    commands.require_message(others, 3, "settings.seed: 0 and 1")
+    same = ("calo-eval", "--compare", "my report", "my report/metrics.json", "--fail-if")
+    compared = commands.run(*same, "num_hits.separation>0.9", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert "0 worse, 0 better" in compared.stdout
+    unknown = commands.run(*same, "num_hit.separation>1", cwd=tmp_path)
+    commands.require_message(unknown, 2, "nearest: num_hits.separation")
 
 
 def test_other_incident_energies_are_refused(pair, tmp_path):
@@ -124,23 +142,6 @@ def test_other_incident_energies_are_refused(pair, tmp_path):
     done = commands.run("calo-eval", str(sample), "--reference", reference, *FAST, cwd=tmp_path)
     commands.require_message(done, 3, "20 GeV to 20 GeV", "####", "--like")
     assert not list(tmp_path.glob("reports/*/*"))
-
-
-def test_what_distorts_a_result_is_warned_of_in_log_and_report(pair, tmp_path):
-    """E6, E14: other incident energies that are allowed, and showers that were memorised."""
-    _, reference = pair
-    showers = detectors.make_showers(detectors.cartesian(), 120, seed=1)
-    showers.conditions["incident_energy"][:] = 20_000
-    sample = str(write(tmp_path / "fixed.h5", showers))
-    done = commands.run(
-        "calo-eval", sample, "--reference", reference, "--training", sample, *FAST,
-        "--allow-different-energies", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (page,) = tmp_path.glob("reports/*/report.html")
-    for words in ("memorised: 120 of 120 showers", "every number below is distorted"):
-        assert words in done.stderr
-        assert words in page.read_text(encoding="utf-8")
 
 
 def test_a_reference_that_was_trained_on_is_refused(finished_run, tiny_data, tmp_path):
@@ -158,16 +159,31 @@ def test_a_reference_that_was_trained_on_is_refused(finished_run, tiny_data, tmp
     commands.require_message(done, 3, "training data itself", "generator")
 
 
-def test_invalid_showers_are_in_the_headline_and_refused_above_one_per_cent(tmp_path):
-    """E4"""
+def test_what_changes_how_a_result_is_read_is_in_log_headline_and_report(tmp_path):
+    """E4, E6, E14: invalid and memorised showers, and other energies that are allowed."""
     geometry = detectors.cartesian()
     reference = detectors.write_showers(tmp_path / "reference.h5", geometry, 200, seed=2)
     showers = detectors.make_showers(geometry, 200, seed=1)
+    showers.conditions["incident_energy"][:] = 20_000
     showers.energies[3, 0] = np.nan
-    one = write(tmp_path / "one.h5", showers)
-    done = commands.run("calo-eval", str(one), "--reference", str(reference), *FAST, cwd=tmp_path)
+    one = str(write(tmp_path / "one.h5", showers))
+    done = commands.run(
+        "calo-eval", one, "--reference", str(reference), *FAST, "--training", one,
+        "--allow-different-energies", cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "1 of 200 showers are invalid" in done.stdout.splitlines()[1]
+    (page,) = tmp_path.glob("reports/*/report.html")
+    shown = page.read_text(encoding="utf-8")
+    for words in (
+        "memorised: 200 of 200",
+        "every number below is distorted",
+        "1 showers with NaN",
+    ):
+        assert words in done.stderr
+        assert words in shown
+    showers = detectors.make_showers(geometry, 200, seed=1)
+    showers.energies[3, 0] = np.nan
     showers.energies[:3, 0] = -1
     many = write(tmp_path / "many.h5", showers)
     done = commands.run("calo-eval", str(many), "--reference", str(reference), *FAST, cwd=tmp_path)
@@ -182,7 +198,10 @@ def test_invalid_showers_are_in_the_headline_and_refused_above_one_per_cent(tmp_
         (["{sample}", "--reference", "{polar}"], 3, ["another detector", "layer 0"]),
         (["{sample}", "--reference", "{reference}", "--threshold", "5"], 2, ["such as 50GeV"]),
         (["{sample}", "--reference", "{reference}", "--dataset", "ild_foton"], 2, ["ild_photons"]),
+        (["{sample}", "--reference", "{reference}", "--classifier", "lo"], 2, ["mean low"]),
         (["{sample}"], 2, ["--reference"]),
+        (["{sample}", "--fail-if", "num_hits"], 2, ["not a condition"]),
+        ([], 2, ["nothing to judge"]),
         (["{folder}", "--reference", "{reference}"], 3, ["no run and no generator"]),
         (["{sample}", "--reference", "{reference}", "--out", "{folder}"], 2, ["not a report"]),
         (["{few}", "--reference", "{reference}"], 3, ["too few"]),
@@ -216,31 +235,3 @@ def test_an_unfinished_run_says_which_parts_are_missing(finished_run, tmp_path):
     next((finished_run / "stages").glob("*/parts/*.safetensors")).unlink()
     done = commands.run("calo-eval", str(finished_run), cwd=tmp_path)
     commands.require_message(done, 3, "not finished: 1 parts")
-
-
-def test_results_are_compared_and_checked_by_scripts(pair, tmp_path):
-    """E11: 0 when no condition holds, 6 when one does, with the report written."""
-    sample, reference = pair
-    failed = commands.run(
-        "calo-eval", sample, "--reference", reference, *FAST, "--out", "one",
-        "--fail-if", "num_hits.separation>0.9", "--fail-if", "num_hits.separation>=0",
-        cwd=tmp_path,
-    )  # fmt: skip
-    commands.require_message(failed, 6, "error: num_hits.separation>=0 holds", "metrics.json")
-    assert "report: one" in failed.stdout
-    compared = commands.run(
-        "calo-eval", "--compare", "one", "one/metrics.json", "--fail-if",
-        "num_hits.separation>0.9", cwd=tmp_path,
-    )  # fmt: skip
-    assert compared.returncode == 0, compared.stderr
-    assert "0 worse, 0 better" in compared.stdout
-    unknown = commands.run(
-        "calo-eval", "--compare", "one", "one", "--fail-if", "num_hit.separation>1", cwd=tmp_path
-    )
-    commands.require_message(unknown, 2, "nearest: num_hits.separation")
-    commands.require_message(
-        commands.run("calo-eval", sample, "--fail-if", "num_hits", cwd=tmp_path),
-        2,
-        "not a condition",
-    )
-    commands.require_message(commands.run("calo-eval", cwd=tmp_path), 2, "nothing to judge")

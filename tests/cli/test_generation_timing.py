@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,14 @@ def test_a_generator_is_timed_with_what_it_needs(finished_run):
     assert (timing.device, timing.num_threads, timing.tile) == ("cpu", 1, 16)
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert 0 < timing.weight_bytes <= stored
+    assert timing.num_weights == pytest.approx(trained_weights(finished_run), rel=5e-3)
     assert timing.peak_bytes > 50 << 20  # Python and torch alone take more
+
+
+def trained_weights(run: Path) -> int:
+    """Read what calo-train logged, rounded there to three digits."""
+    (line,) = re.findall(r"parts to train, ([\d,.e+]+) weights", (run / "train.log").read_text())
+    return int(float(line.replace(",", "")))
 
 
 def test_files_cannot_be_timed():

@@ -33,7 +33,7 @@ def test_positions_of_polar_cells_lie_around_the_axis():
 
 def test_pairs_have_the_incident_energies_of_the_reference():
     energies = np.asarray([40.0, 10.0, 90.0, 20.0, 70.0, 55.0])
-    rows = spread_rows(energies, most=3)
+    rows = spread_rows(energies, 3)
     assert energies[rows].tolist() == [20.0, 55.0, 90.0]
     sample = np.asarray([91.0, 50.0, 56.0, 21.0])
     assert nearest_rows(sample, energies[rows]).tolist() == [3, 2, 0]

@@ -21,7 +21,10 @@ from calo_train.evaluation.report import write_report
 from calo_train.evaluation.report_folder import ReportFolder
 from calo_train.evaluation.results import Evaluation, Settings
 
-SHOWN = ("overview", "longitudinal_profile", "visible_energy", "correlations_2", "event_display")
+SHOWN = (
+    "models", "overview", "longitudinal_profile", "visible_energy", "correlations_2",
+    "event_display", "single_showers",
+)  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -137,6 +140,18 @@ def test_every_figure_lies_beside_the_page_with_its_numbers(report):
             rows = list(csv.DictReader(table))
         assert len(rows) == len(next(iter(figure.numbers.values())))
         assert list(rows[0]) == list(figure.numbers)
+
+
+def test_a_table_puts_the_models_side_by_side_and_marks_the_better_one(report):
+    """The second sample has 30 % more energy; what it differs in most comes first."""
+    _, folder, _ = report
+    with (folder.figures / "models.csv").open(encoding="utf-8") as table:
+        rows = list(csv.reader(table))
+    assert rows[0][1:] == ["floor", "<b>bold & name</b>", "second"]
+    assert rows[1][0] == "visible over incident energy"
+    assert rows[1][2].startswith("★")
+    assert not rows[1][3].startswith("★")
+    assert f">{rows[1][3]}</td>" in folder.page.read_text(encoding="utf-8")
 
 
 def test_histogram_numbers_are_those_of_the_table(report):

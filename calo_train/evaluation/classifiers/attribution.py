@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.deposits import FloatArray, IndexArray
 
 _NUM_STEPS = 16  # of the path integral
-_MAX_SHOWERS = 1000  # attributed
+_MAX_SHOWERS = 400  # attributed
 _ROWS = 128  # whose gradients are held at once
 
 

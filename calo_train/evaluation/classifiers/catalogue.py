@@ -123,7 +123,7 @@ def _multi_protocols(geometry: Geometry, *, is_full: bool) -> list[Protocol]:
 
 
 def _reduced_l2lflows() -> Protocol:
-    return Protocol(batch_size=256, num_epochs=15, patience=6, max_showers=5_000, is_reduced=True)
+    return Protocol(batch_size=128, num_epochs=8, patience=3, max_showers=5_000, is_reduced=True)
 
 
 def _require_known(name: str) -> None:

@@ -56,7 +56,7 @@ def _draw(display: EventDisplay, showers: dict[str, DisplayedShower]) -> Figure:
 
     low, high = display.energy_range
     norm = LogNorm(low, max(high, low * 1.01))
-    figure = Figure(figsize=(5.2 * len(showers) + 1.0, 4.2))
+    figure = Figure(figsize=(5.2 * len(showers) + 1.2, 4.2))
     FigureCanvasAgg(figure)
     for place, (label, shower) in enumerate(showers.items(), start=1):
         axes: Axes3D = figure.add_subplot(1, len(showers), place, projection="3d")
@@ -70,8 +70,8 @@ def _draw(display: EventDisplay, showers: dict[str, DisplayedShower]) -> Figure:
         energy = format_energy(float(f"{shower.incident_energy:.3g}"))
         axes.text2D(0.5, 0.93, f"{label}, {energy}", transform=axes.transAxes, ha="center")
     width = figure.get_figwidth()
-    figure.subplots_adjust(left=0.01, right=1 - 1.2 / width, bottom=0.04, top=1.0, wspace=0.06)
-    bar = figure.add_axes((1 - 0.85 / width, 0.22, 0.13 / width, 0.6))
+    figure.subplots_adjust(left=0.01, right=1 - 1.35 / width, bottom=0.04, top=1.0, wspace=0.16)
+    bar = figure.add_axes((1 - 0.75 / width, 0.22, 0.13 / width, 0.6))
     figure.colorbar(points, cax=bar, label="energy [MeV]")
     return figure
 
@@ -85,7 +85,7 @@ def _frame(axes: Axes3D, display: EventDisplay) -> None:
     axes.set_ylim(*hull.x)
     axes.set_zlim(*hull.y)
     spans = [end - start for start, end in (hull.z, hull.x, hull.y)]
-    axes.set_box_aspect([max(span, max(spans) / 4) for span in spans], zoom=1.12)
+    axes.set_box_aspect([max(span, max(spans) / 4) for span in spans], zoom=1.0)
     axes.view_init(elev=18, azim=-62)
     first, second = hull.names
     axes.set_xlabel("depth z [mm]", labelpad=7)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from calo_train.evaluation.event_display import paired_showers
 from calo_train.evaluation.figures.gallery import shows
 from calo_train.evaluation.figures.style import (
     Column,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _FAINT = 1e-3  # of the brightest bin: differences of fainter ones are not shown
 _DIFFERENCE_RANGE = 20.0  # per cent
 _DECADES = 4
+_NUM_SINGLE = 3  # showers of each set
 
 
 def axis_profiles(evaluation: Evaluation) -> list[Profile]:
@@ -50,10 +52,9 @@ def average_shower_figures(evaluation: Evaluation, section: str) -> Iterator[Rep
 
 @shows("Showers", rank=20)
 def single_showers_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
-    """Draw some showers of every sample; nothing where no layer is divided."""
+    """Draw some showers of every set; nothing where no layer is divided."""
     if axis_profiles(evaluation):
-        for result in evaluation.samples:
-            yield _single_showers_figure(evaluation, result, section)
+        yield _single_showers_figure(evaluation, section)
 
 
 def _average_shower_figure(
@@ -94,23 +95,19 @@ def _average_shower_figure(
     )
 
 
-def _single_showers_figure(
-    evaluation: Evaluation, result: SampleResult, section: str
-) -> ReportFigure:
-    """Draw the first showers of reference and sample side by side."""
+def _single_showers_figure(evaluation: Evaluation, section: str) -> ReportFigure:
+    """Draw showers of reference and samples of about equal incident energy above each other."""
     rows = [
-        PictureRow(label, table.examples, table.incident_energy)
-        for label, table in (
-            ("reference", evaluation.reference_table),
-            (result.showers.label, result.table),
-        )
+        PictureRow(entry.label if place else "reference", entry.energies, entry.incident_energy)
+        for place, entry in enumerate(paired_showers(evaluation, _NUM_SINGLE))
     ]
     figure, numbers = draw_shower_rows(evaluation, rows)
     return ReportFigure(
-        name=f"single_showers{suffix_of(evaluation, result)}",
-        title="Single showers" + words_of(evaluation, result),
+        name="single_showers",
+        title="Single showers",
         section=section,
-        caption="The first showers of either file, not chosen. " + caption_tail(evaluation),
+        caption="Showers of low, middle and high incident energy, chosen by it alone, each "
+        f"sample's as close as there is to the reference's. {caption_tail(evaluation)}",
         figure=figure,
         numbers=numbers,
         is_wide=True,
@@ -139,7 +136,7 @@ def draw_shower_rows(
     """Draw rows of showers in one colour scale, the reference first; give their numbers too."""
     profile = axis_profiles(evaluation)[0]
     num_columns = min(len(row.energies) for row in rows)
-    figure = new_figure(3.6 * num_columns + 0.8, 5.6)
+    figure = new_figure(3.6 * num_columns + 0.8, 2.8 * len(rows))
     panels = figure.subplots(len(rows), num_columns, squeeze=False, sharex=True, sharey=True)
     images = [[_project(evaluation, shower, profile) for shower in row.energies] for row in rows]
     highest = max(float(image.max()) for row_images in images for image in row_images)

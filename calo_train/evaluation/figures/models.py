@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from calo_train.evaluation.figures.gallery import ReportTable, shows
+from calo_train.evaluation.figures.style import caption_tail
 from calo_train.evaluation.words import significance_words, with_error
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def models_table(evaluation: Evaluation, section: str) -> Iterator[ReportTable]:
         section=section,
         caption=f"Separation powers, {evaluation.size} showers against {evaluation.size}, with "
         "sigma above the floor in brackets; what tells the models apart most comes first. A star "
-        "marks the smallest of those numbers that exceed the floor by 1 sigma for some model.",
+        "marks the smallest of those numbers that exceed the floor by 1 sigma for some model. "
+        + caption_tail(evaluation),
         header=["", "floor", *(result.showers.label for result in evaluation.samples)],
         rows=rows,
     )
