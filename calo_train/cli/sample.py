@@ -54,6 +54,10 @@ def sample(
         int | None,
         typer.Option(min=1, help="Showers in flight at most; the result does not depend on it."),
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Such as teacher or student, where the family has several."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float64 (as published) or float32.")] = "float64",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     extrapolate: Annotated[
@@ -74,7 +78,7 @@ def sample(
     laws = {"incident_energy": energy, "polar_angle": polar_angle, "azimuth": azimuth}
 
     def command() -> None:
-        generator = _open(run)
+        generator = _open(run, sampler)
         from calo_train.sampling.request import SampleRequest, parse_shard
 
         num_showers, given = _given_conditions(like, generator, number)
@@ -115,12 +119,13 @@ def main() -> None:
     app()
 
 
-def _open(run: Path) -> Generator:
-    """Open the generator of a run, or a generator folder itself."""
+def _open(run: Path, sampler: str | None) -> Generator:
+    """Open the generator of a run, or a generator folder itself, with the wanted sampler."""
     from calo_train.cli.inputs import generator_folder
     from calo_train.families.generator import load_generator
 
-    return load_generator(generator_folder(run.expanduser()))
+    generator = load_generator(generator_folder(run.expanduser()))
+    return generator if sampler is None else generator.drawn_by(sampler)
 
 
 def _chosen_laws(

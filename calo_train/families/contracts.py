@@ -22,18 +22,47 @@ if TYPE_CHECKING:
     from calo_train.geometry import Geometry
     from calo_train.showers.statistics import ShowerStatistics
 
-SCHEDULES = ("constant", "exponential", "onecycle", "cosine")
+SCHEDULES = (
+    "constant",
+    "exponential",
+    "cosine",
+    "multistep",
+    "onecycle",
+    "onecycle_three_phase",
+    "cyclic",
+)
+_POSITIVE = (
+    "batch_size",
+    "num_epochs",
+    "learning_rate",
+    "final_learning_rate",
+    "start_divisor",
+    "half_cycle",
+)
 
 
 @dataclass
 class TrainingSettings:
-    """How the parts of a stage are fitted; every part has its own optimiser and best epoch."""
+    """How the parts of a stage are fitted; every part has its own loss and best epoch.
 
-    batch_size: int = 1024
+    The learning rate moves with every optimiser step. `onecycle` rises to the peak and falls to
+    the final rate; with three phases it falls to the start as it rose, then to the final rate.
+    `cyclic` halves its peaks from cycle to cycle (torch's triangular2).
+    """
+
+    batch_size: int = 1024  # showers
     num_epochs: int = 200
     learning_rate: float = 1e-3  # peak of the schedule
-    schedule: str = "constant"  # constant | exponential | onecycle | cosine, one step a batch
-    final_learning_rate: float = 1e-6  # reached at the last step by exponential and cosine
+    schedule: str = "constant"  # one of SCHEDULES
+    final_learning_rate: float = 1e-6  # at the last step of exponential, cosine and onecycle
+    warmup_share: float = 0.3  # onecycle: of all steps, up to the peak
+    start_divisor: float = 25.0  # onecycle: starts at the peak over this
+    lowest_momentum: float = 0.85  # onecycle: Adam's beta1 at the peak; 0.95 at the ends
+    lowest_learning_rate: float = 5e-5  # cyclic: between the peaks
+    half_cycle: float = 2.0  # cyclic: epochs from the lowest rate to a peak
+    milestones: list[int] = field(default_factory=list)  # multistep: epochs, from 0
+    milestone_factor: float = 0.5  # multistep: on the rate at each milestone
+    batches_per_step: dict[int, int] = field(default_factory=dict)  # from epoch on; empty: 1
     weight_decay: float = 0.0  # decoupled (AdamW); 0 is Adam
     gradient_clip: float | None = None  # largest norm of the gradient of one part
     patience: int | None = None  # epochs without a better validation loss before a part stops
@@ -46,13 +75,19 @@ class TrainingSettings:
                 where="model.<stage>.training.schedule",
                 do=f"use one of {', '.join(SCHEDULES)}",
             )
-        for name in ("batch_size", "num_epochs", "learning_rate"):
+        for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise UsageError(
                     f"{name}={getattr(self, name)} is not positive",
                     where=f"model.<stage>.training.{name}",
                     do="give a value above zero",
                 )
+        if min(self.batches_per_step.values(), default=1) < 1:
+            raise UsageError(
+                f"batches_per_step={self.batches_per_step} holds a number below 1",
+                where="model.<stage>.training.batches_per_step",
+                do="give numbers of batches by the epoch from which they hold, such as {0: 2}",
+            )
 
 
 @dataclass(frozen=True)
@@ -69,22 +104,39 @@ class ShowerBatch:
 
 @dataclass(frozen=True)
 class PartInput:
-    """What one part sees of a batch: features (n, D) and context (n, C) or None."""
+    """What one part sees of a batch: features (n, D) and context (n, C) or None.
+
+    A shower may give several rows, `rows_per_shower` one after the other; its loss is their sum.
+    """
 
     features: Tensor
     context: Tensor | None
+    rows_per_shower: int = 1
 
 
-class LikelihoodStage(ABC):
-    """Parts that are fitted together by maximum likelihood, each by its own loss."""
+class Stage(ABC):
+    """Parts that are fitted together, each by its own loss.
+
+    A part is a density, trained by its negative log-likelihood, or a
+    `calo_train.nn.stacked_flows.TrainedByLoss`. Stages named in `needs` are trained before.
+    """
 
     name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
     training: TrainingSettings
     part_names: tuple[str, ...]
 
     @abstractmethod
     def build_part(self, index: int) -> nn.Module:
-        """Build the untrained part `index`; its `log_prob(features, context)` gives (n,)."""
+        """Build the untrained part `index`; its `log_prob(features, context)` gives (n,).
+
+        Before `given`, what a part needs of earlier stages stands in untrained: enough to count
+        weights and time steps.
+        """
+
+    def given(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Stage:  # noqa: ARG002
+        """Give this stage with the trained parts of those it needs, `stage/part` -> weights."""
+        return self
 
     @abstractmethod
     def inputs(
@@ -105,6 +157,17 @@ def require_parts_per_group(value: int | str | None) -> None:
         f"parts_per_group={value} is not a number of parts",
         where="model.parts_per_group",
         do="give a number from 1, null for all parts of a stage, or auto for as many as fit",
+    )
+
+
+def require_incident_energy(family: str, geometry: Geometry, conditions: Sequence[str]) -> None:
+    """Raise UsageError unless the incident energy is among the conditions."""
+    if "incident_energy" in conditions:
+        return
+    raise UsageError(
+        f"{family} is conditioned on incident_energy, which {geometry.name} does not give",
+        where=f"dataset.conditions: {', '.join(conditions) or 'none'}",
+        do="add incident_energy to the data set",
     )
 
 
@@ -151,11 +214,11 @@ class Family(ABC):
     @abstractmethod
     def stages(
         self, geometry: Geometry, statistics: ShowerStatistics, threshold: float
-    ) -> tuple[LikelihoodStage, ...]:
+    ) -> tuple[Stage, ...]:
         """Give the training stages in order."""
 
     @abstractmethod
-    def sampler(
+    def build_sampler(
         self,
         geometry: Geometry,
         statistics: ShowerStatistics,
@@ -166,3 +229,11 @@ class Family(ABC):
         device: torch.device,
     ) -> Sampler:
         """Build the sampler from the weights of all parts, `stage/part` -> state dict."""
+
+    def drawn_by(self, sampler: str) -> Family:
+        """Give this family with another of its samplers; UsageError where it has no such one."""
+        raise UsageError(
+            f"{type(self).__name__} has one sampler, and '{sampler}' is asked for",
+            where="--sampler",
+            do="leave the option out",
+        )

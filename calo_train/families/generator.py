@@ -53,9 +53,13 @@ class Generator:
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
 
+    def drawn_by(self, sampler: str) -> Generator:
+        """Give this generator with another sampler of its family."""
+        return replace(self, family=self.family.drawn_by(sampler))
+
     def sampler(self, *, dtype: torch.dtype, device: torch.device) -> Sampler:
         """Build the family's sampler with these parts."""
-        return self.family.sampler(
+        return self.family.build_sampler(
             self.geometry,
             self.statistics,
             self.threshold,

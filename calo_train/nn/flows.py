@@ -18,10 +18,9 @@ from nflows.flows import Flow
 from nflows.transforms import (
     CompositeTransform,
     MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
-    RandomPermutation,
-    ReversePermutation,
 )
 from nflows.transforms.made import MaskedLinear
+from nflows.transforms.permutations import Permutation
 from torch import Tensor, nn
 
 from calo_train.nn.spline import SplineShape, spline_forward
@@ -30,15 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WHERE = "masked spline flow"
-_PERMUTATIONS = {"random": RandomPermutation, "reverse": ReversePermutation}
 
 
 @dataclass(frozen=True)
 class MaskedSplineFlow:
     """Shape of a stack of MADE blocks with rational-quadratic splines.
 
-    Each block holds `num_hidden_layers` + 1 hidden layers of `hidden_features`; a permutation of
-    kind "random" or "reverse" stands before each block.
+    Each block holds `num_hidden_layers` + 1 hidden layers of `hidden_features`. Permutations by
+    kind: "random" or "reverse", one before each block (L2LFlows); "random_after", one after each
+    block (CaloFlow's layer energies); "alternating", a reversal and a random one in turn between
+    the blocks (voxels of CaloFlow, iCaloFlow, SuperCalo).
     """
 
     num_blocks: int
@@ -51,19 +51,33 @@ class MaskedSplineFlow:
     dropout: float
 
     def build(
-        self, features: int, context_features: int, embedding_net: nn.Module | None = None
+        self,
+        features: int,
+        context_features: int,
+        embedding_net: nn.Module | None = None,
+        *,
+        groups: Sequence[int] | None = None,
     ) -> Flow:
         """Build the flow over (n, features) with base N(0, 1), its weights from torch's RNG.
 
-        `context_features` is what enters the blocks, after `embedding_net` where there is one.
+        `context_features` is what enters the blocks, after `embedding_net` where there is one; 0
+        is a flow without context. Features are permuted inside `groups`, sizes of consecutive
+        runs; None is one run.
         """
-        transforms = []
-        for _ in range(self.num_blocks):
-            transforms.append(_PERMUTATIONS[self.permutation](features=features))
-            transforms.append(self._block(features, context_features))
+        sizes = [features] if groups is None else list(groups)
+        assert sum(sizes) == features
+        transforms: list[nn.Module] = []
+        for number in range(self.num_blocks):
+            if self.permutation in ("random", "reverse"):
+                transforms.append(_permuted(self.permutation, sizes))
+            transforms.append(self._block(features, context_features or None))
+            if self.permutation == "random_after":
+                transforms.append(_permuted("random", sizes))
+            elif self.permutation == "alternating" and number < self.num_blocks - 1:
+                transforms.append(_permuted("random" if number % 2 else "reverse", sizes))
         return Flow(CompositeTransform(transforms), StandardNormal([features]), embedding_net)
 
-    def _block(self, features: int, context_features: int) -> nn.Module:
+    def _block(self, features: int, context_features: int | None) -> nn.Module:
         return MaskedSplineTransform(
             features=features,
             hidden_features=self.hidden_features,
@@ -81,6 +95,16 @@ class MaskedSplineFlow:
             min_bin_height=self.min_bin,
             min_derivative=self.min_bin,
         )
+
+
+def _permuted(kind: str, sizes: Sequence[int]) -> Permutation:
+    """Permute features inside runs of these sizes, "random" or "reverse"."""
+    starts = itertools.accumulate(sizes, initial=0)
+    orders = [
+        start + (torch.randperm(size) if kind == "random" else torch.arange(size).flip(0))
+        for start, size in zip(starts, sizes, strict=False)
+    ]
+    return Permutation(torch.cat(orders))
 
 
 class MaskedSplineTransform(MaskedPiecewiseRationalQuadraticAutoregressiveTransform):  # type: ignore[misc]

@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,28 @@ if TYPE_CHECKING:
 _OUTPUT_PANELS = 4  # of the last layer of a MADE, nine tenths of its weights
 
 
+class FlowInput(Protocol):
+    """What one flow sees of a batch: features (n, D) and context (n, C) or None."""
+
+    @property
+    def features(self) -> Tensor: ...
+
+    @property
+    def context(self) -> Tensor | None: ...
+
+
+class TrainedByLoss(nn.Module, ABC):
+    """A module that is trained by another loss than its negative log-likelihood."""
+
+    @abstractmethod
+    def losses(self, given: Any) -> Tensor:
+        """Give the loss of each row, (n,), whose sum is minimised."""
+
+    def judged_losses(self, given: Any) -> Tensor:
+        """Give the loss of each row, (n,), that decides which weights are kept."""
+        return self.losses(given)
+
+
 class JointFlows(nn.Module, ABC):
     """L flows whose losses come from one pass.
 
@@ -51,6 +73,14 @@ class JointFlows(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, features: Sequence[Tensor], contexts: Sequence[Tensor | None]) -> Tensor:
         """Give log p (L, n) from the features (n, D) and the context (n, C) of each flow."""
+
+    def losses(self, inputs: Sequence[FlowInput]) -> Tensor:
+        """Give the loss (L, n) that training minimises, the negative log-likelihood."""
+        return -self.log_prob([one.features for one in inputs], [one.context for one in inputs])
+
+    def judged_losses(self, inputs: Sequence[FlowInput]) -> Tensor:
+        """Give the loss (L, n) that decides which weights are kept."""
+        return self.losses(inputs)
 
     @abstractmethod
     def split(self, values: Sequence[Tensor]) -> list[dict[str, Tensor]]:
@@ -111,6 +141,18 @@ class SingleFlow(JointFlows):
         """Give log p (1, n)."""
         log_prob: Tensor = self.flow.log_prob(features[0], context=contexts[0])  # type: ignore[operator]
         return log_prob[None]
+
+    def losses(self, inputs: Sequence[FlowInput]) -> Tensor:
+        """Give the module's own loss (1, n) where it has one."""
+        if isinstance(self.flow, TrainedByLoss):
+            return self.flow.losses(inputs[0])[None]
+        return super().losses(inputs)
+
+    def judged_losses(self, inputs: Sequence[FlowInput]) -> Tensor:
+        """Give the module's own judgement (1, n) where it has one."""
+        if isinstance(self.flow, TrainedByLoss):
+            return self.flow.judged_losses(inputs[0])[None]
+        return self.losses(inputs)
 
     def split(self, values: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Name the tensors."""

@@ -183,7 +183,7 @@ def _identity(generator: Generator, request: SampleRequest, computing: Computing
     """Give what the bits of a tile depend on."""
     shard = f"{request.shard.index}/{request.shard.count}"
     place = f"{computing.dtype} {computing.device.type} {__version__} torch {torch.__version__}"
-    return f"{generator.fingerprint} {request.as_text()} {shard} {place}"
+    return f"{generator.fingerprint} {_sampler(generator)} {request.as_text()} {shard} {place}"
 
 
 def _provenance(
@@ -192,6 +192,7 @@ def _provenance(
     return {
         "generator": f"calo-train {__version__} {family_name(generator.family)}",
         "generator_fingerprint": generator.fingerprint,
+        "sampler": _sampler(generator),
         "trained_on": generator.dataset_name,
         "threshold_mev": generator.threshold,
         "request": request.as_text(),
@@ -204,6 +205,11 @@ def _provenance(
         "llvmlite_version": version("llvmlite"),
         "sampled_geometry": json.dumps(geometry_to_mapping(generator.geometry)),
     }
+
+
+def _sampler(generator: Generator) -> str:
+    """Name the sampler where the family has several."""
+    return str(getattr(generator.family, "sampler", "the only one"))
 
 
 @contextmanager

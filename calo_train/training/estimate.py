@@ -18,11 +18,11 @@ from calo_train.training.fit import build_trainer, require_devices
 from calo_train.training.grouping import group_sizes
 from calo_train.training.loggers import require_logger
 from calo_train.training.plan import plan_groups
-from calo_train.training.run import DISK_COPIES, build_module
+from calo_train.training.run import DISK_COPIES, build_module, planned_work
 
 if TYPE_CHECKING:
     from calo_train.training.config import RunConfig
-    from calo_train.training.likelihood import LikelihoodModule
+    from calo_train.training.group_module import GroupModule
 
 _NUM_BATCHES = 2
 
@@ -66,7 +66,10 @@ def estimate(config: RunConfig) -> Estimate:
     stages = config.family.stages(data.geometry, data.statistics, data.threshold)
     sizes = group_sizes(config, data, stages, recorded={})
     groups = plan_groups(stages, only=config.only, sizes=sizes)
-    measured = [_measure(build_module(config, group, data), config) for group in groups]
+    measured = [
+        _measure(build_module(config, group, planned_work(config, group, data), data), config)
+        for group in groups
+    ]
     num_weights = sum(stage.num_weights for stage in measured)
     # ru_maxrss is in KiB on Linux and in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
@@ -74,7 +77,7 @@ def estimate(config: RunConfig) -> Estimate:
     return Estimate(config.folder, tuple(measured), peak, DISK_COPIES * 4 * num_weights)
 
 
-def _measure(module: LikelihoodModule, config: RunConfig) -> StageEstimate:
+def _measure(module: GroupModule, config: RunConfig) -> StageEstimate:
     clock = _BatchClock()
     with tempfile.TemporaryDirectory(prefix="calo-train-") as folder:
         trainer = build_trainer(
@@ -90,8 +93,8 @@ def _measure(module: LikelihoodModule, config: RunConfig) -> StageEstimate:
     return StageEstimate(
         name=f"{group.stage.name} {group.label}",
         num_parts=len(group.parts),
-        num_weights=module.num_weights,
-        seconds=clock.seconds_per_shower * module.num_training_showers * module.num_epochs,
+        num_weights=module.work.num_weights,
+        seconds=clock.seconds_per_shower * module.work.num_showers * module.num_epochs,
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from calo_train.training.config import TrainerConfig
-    from calo_train.training.likelihood import LikelihoodModule
+    from calo_train.training.group_module import GroupModule
     from calo_train.training.metrics_file import EpochMetrics
     from calo_train.training.run_folder import RunFolder
     from calo_train.training.stopping import StopRequest
@@ -53,7 +53,7 @@ class FitContext:
     display: WorkDisplay
 
 
-def fit_group(module: LikelihoodModule, context: FitContext) -> None:
+def fit_group(module: GroupModule, context: FitContext) -> None:
     """Train a group from its last checkpoint, or from the start, and store its parts.
 
     Raises Stopped when a signal asked for it, after a checkpoint; DivergedError when a loss left
@@ -82,6 +82,8 @@ def fit_group(module: LikelihoodModule, context: FitContext) -> None:
     if module.global_rank == 0:
         _store_parts(module, context.run)
         discard_checkpoints(folder)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # a later stage may read what the first process wrote
 
 
 def build_trainer(
@@ -174,11 +176,13 @@ class _FitCallback(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Show the batch; save when it is time or when a stop is asked for."""
-        module: LikelihoodModule = pl_module
+        module: GroupModule = pl_module
         self._context.display.batch_done(module, batch.num_total)
         self._beat()
         if module.batch >= module.num_batches:
             return  # the end of the epoch saves
+        if module.is_between_steps:
+            return  # a checkpoint waits for the step, a few batches
         is_stopping = self._is_stopping(trainer)
         if is_stopping or time.monotonic() - self._saved >= self._interval:
             self._save(module)
@@ -187,7 +191,7 @@ class _FitCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Judge every part by its validation loss, record the epoch, save."""
-        module: LikelihoodModule = pl_module
+        module: GroupModule = pl_module
         rows = module.end_epoch()
         self._warn_of_bad_validations(module, rows)
         if module.global_rank == 0:
@@ -202,8 +206,8 @@ class _FitCallback(Callback):
         if not module.active_parts:
             trainer.should_stop = True
 
-    def _warn_of_bad_validations(self, module: LikelihoodModule, rows: list[EpochMetrics]) -> None:
-        bad = {row.part for row in rows if not math.isfinite(row.validation_nll)}
+    def _warn_of_bad_validations(self, module: GroupModule, rows: list[EpochMetrics]) -> None:
+        bad = {row.part for row in rows if not math.isfinite(row.validation_loss)}
         for part in module.parts:
             if part.name in bad and part.progress.num_bad_validations == 1:
                 _log.warning(
@@ -211,14 +215,14 @@ class _FitCallback(Callback):
                     "be chosen (counted in run.yaml)", part.name, module.epoch,
                 )  # fmt: skip
 
-    def _log_rows(self, module: LikelihoodModule, rows: list[EpochMetrics]) -> None:
+    def _log_rows(self, module: GroupModule, rows: list[EpochMetrics]) -> None:
         if self._context.logger is None:
             return
         metrics: dict[str, float] = {}
         for row in rows:
             prefix = f"{module.group.stage.name}/{row.part}"
-            metrics[f"{prefix}/train_nll"] = row.train_nll
-            metrics[f"{prefix}/validation_nll"] = row.validation_nll
+            metrics[f"{prefix}/train_loss"] = row.train_loss
+            metrics[f"{prefix}/validation_loss"] = row.validation_loss
             metrics[f"{prefix}/learning_rate"] = row.learning_rate
         self._context.logger.log_metrics(metrics, step=module.epoch)
 
@@ -228,7 +232,7 @@ class _FitCallback(Callback):
             return raised
         return bool(trainer.strategy.reduce_boolean_decision(raised, all=False))
 
-    def _save(self, module: LikelihoodModule) -> None:
+    def _save(self, module: GroupModule) -> None:
         if module.global_rank == 0:
             save_checkpoint(self._folder, module.checkpoint_state())
         self._saved = time.monotonic()
@@ -240,7 +244,7 @@ class _FitCallback(Callback):
             self._beaten = now
 
 
-def _store_parts(module: LikelihoodModule, run: RunFolder) -> None:
+def _store_parts(module: GroupModule, run: RunFolder) -> None:
     """Write the best weights of every part under its final name."""
     from safetensors.torch import save_file
 
@@ -256,7 +260,7 @@ def _store_parts(module: LikelihoodModule, run: RunFolder) -> None:
             )
         metadata = {
             "best_epoch": str(progress.best_epoch + 1),
-            "validation_nll": repr(progress.best_loss),
+            "validation_loss": repr(progress.best_loss),
             "bad_validations": str(progress.num_bad_validations),
         }
         with replacing(path) as temporary:

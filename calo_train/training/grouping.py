@@ -22,7 +22,7 @@ from calo_train.quantities import format_size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from calo_train.families.contracts import LikelihoodStage
+    from calo_train.families.contracts import Stage
     from calo_train.training.config import RunConfig, TrainerConfig
     from calo_train.training.data import TrainingData
 
@@ -77,7 +77,7 @@ def largest_stack(trainer: TrainerConfig) -> int | None:
 def group_sizes(
     config: RunConfig,
     data: TrainingData,
-    stages: Sequence[LikelihoodStage],
+    stages: Sequence[Stage],
     recorded: Mapping[str, int],
 ) -> dict[str, int]:
     """Give the number of parts that a fit of each stage trains together.
@@ -100,7 +100,7 @@ def group_sizes(
 
 
 def _fitting(
-    config: RunConfig, data: TrainingData, stage: LikelihoodStage, recorded: Mapping[str, int]
+    config: RunConfig, data: TrainingData, stage: Stage, recorded: Mapping[str, int]
 ) -> int:
     num_parts = len(stage.part_names)
     if num_parts == 1:
@@ -138,7 +138,7 @@ def fitting_parts(part: PartMemory, use: MemoryUse, *, free: int, num_parts: int
     return -(-num_parts // num_groups)
 
 
-def _untrained_parts(stage: LikelihoodStage) -> list[PartMemory]:
+def _untrained_parts(stage: Stage) -> list[PartMemory]:
     """Count every part; they are built and forgotten one by one."""
     with torch.random.fork_rng(devices=[]):
         return [PartMemory.of(stage.build_part(index)) for index in range(len(stage.part_names))]

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """Losses of one part after one epoch; negative log-likelihoods in nats a shower."""
+    """Losses of one part after one epoch, means over showers: negative log-likelihoods in nats, or
+    what a part of another loss minimises and is judged by."""
 
     epoch: int
     part: str
-    train_nll: float
-    validation_nll: float
+    train_loss: float
+    validation_loss: float
     learning_rate: float
     is_best: bool
 

@@ -6,14 +6,17 @@ itself, so parts in one tensor are trained as they would be alone.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
+    CyclicLR,
     ExponentialLR,
     LRScheduler,
+    MultiStepLR,
     OneCycleLR,
 )
 
@@ -25,17 +28,46 @@ if TYPE_CHECKING:
     from calo_train.families.contracts import TrainingSettings
     from calo_train.training.parts import JointParts
 
-_ONECYCLE_START = 25.0  # the cycle starts at the peak over this; torch's default, as in the papers
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names of Adam's moments
 
 PartMoments = dict[str, dict[str, "Tensor"]]  # moment -> parameter -> tensor
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Which batches of a training end with an optimiser step; the last of an epoch always does."""
+
+    num_epochs: int
+    num_batches: int  # of an epoch
+    batches_per_step: Mapping[int, int]  # by the epoch from which it holds
+
+    def is_step(self, epoch: int, batch: int) -> bool:
+        """Whether the weights move after this batch."""
+        return (batch + 1) % self._window(epoch) == 0 or batch + 1 == self.num_batches
+
+    def is_start(self, epoch: int, batch: int) -> bool:
+        """Whether gradients are summed anew from this batch on."""
+        return batch % self._window(epoch) == 0
+
+    def steps_before(self, epoch: int) -> int:
+        """Count the optimiser steps of all epochs before this one."""
+        return sum(-(-self.num_batches // self._window(past)) for past in range(epoch))
+
+    @property
+    def num_steps(self) -> int:
+        """Count the optimiser steps of the training."""
+        return self.steps_before(self.num_epochs)
+
+    def _window(self, epoch: int) -> int:
+        begun = [first for first in self.batches_per_step if first <= epoch]
+        return self.batches_per_step[max(begun)] if begun else 1
 
 
 class GroupOptimiser:
     """AdamW with its schedule; moments are kept by part and name outside."""
 
     def __init__(
-        self, stacks: Sequence[JointParts], settings: TrainingSettings, num_steps: int
+        self, stacks: Sequence[JointParts], settings: TrainingSettings, steps: StepPlan
     ) -> None:
         self.adam = torch.optim.AdamW(
             _parameters(stacks),
@@ -43,7 +75,7 @@ class GroupOptimiser:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self._schedule = _schedule(self.adam, settings, num_steps)
+        self._schedule = _schedule(self.adam, settings, steps)
 
     @property
     def learning_rate(self) -> float:
@@ -112,22 +144,37 @@ def _parameters(stacks: Iterable[JointParts]) -> list[torch.nn.Parameter]:
 
 
 def _schedule(
-    optimiser: torch.optim.Optimizer, settings: TrainingSettings, num_steps: int
+    optimiser: torch.optim.Optimizer, settings: TrainingSettings, steps: StepPlan
 ) -> LRScheduler:
     peak, final = settings.learning_rate, settings.final_learning_rate
     match settings.schedule:
         case "exponential":
-            return ExponentialLR(optimiser, (final / peak) ** (1 / num_steps))
+            return ExponentialLR(optimiser, (final / peak) ** (1 / steps.num_steps))
         case "cosine":
-            return CosineAnnealingLR(optimiser, num_steps, eta_min=final)
-        case "onecycle":
-            # One step more than taken: torch refuses a step after the last of the cycle.
+            return CosineAnnealingLR(optimiser, steps.num_steps, eta_min=final)
+        case "multistep":
+            milestones = [steps.steps_before(epoch) for epoch in settings.milestones]
+            return MultiStepLR(optimiser, milestones, gamma=settings.milestone_factor)
+        case "cyclic":
+            return CyclicLR(
+                optimiser,
+                base_lr=settings.lowest_learning_rate,
+                max_lr=peak,
+                step_size_up=max(round(settings.half_cycle * steps.steps_before(1)), 1),
+                mode="triangular2",
+                cycle_momentum=False,  # Adam has none of the kind
+            )
+        case "onecycle" | "onecycle_three_phase":
             return OneCycleLR(
                 optimiser,
                 max_lr=peak,
-                total_steps=num_steps + 1,
-                div_factor=_ONECYCLE_START,
-                final_div_factor=peak / _ONECYCLE_START / final,
+                # One step more than taken: torch refuses a step after the last of the cycle.
+                total_steps=steps.num_steps + 1,
+                pct_start=settings.warmup_share,
+                base_momentum=settings.lowest_momentum,
+                div_factor=settings.start_divisor,
+                final_div_factor=peak / settings.start_divisor / final,
+                three_phase=settings.schedule == "onecycle_three_phase",
             )
         case _:
             return ConstantLR(optimiser, factor=1.0, total_iters=0)

@@ -73,7 +73,7 @@ def _best_losses(run: RunFolder) -> dict[str, str]:
         with path.open(encoding="utf-8", newline="") as table:
             for row in csv.DictReader(table):
                 key = f"{path.parent.parent.name}/{row['part']}"
-                loss = float(row["validation_nll"])
+                loss = float(row["validation_loss"])
                 if key not in best or loss < best[key][0]:
                     best[key] = (loss, int(row["epoch"]) + 1)
     return {key: f"{loss:.4f} in epoch {epoch}" for key, (loss, epoch) in best.items()}

@@ -107,12 +107,12 @@ class JointParts(nn.Module):
         return self.flows if self.average is None else self.average
 
     def losses(self, inputs: Sequence[PartInput]) -> Tensor:
-        """Give the negative log-likelihood (L, n) of each part and shower."""
-        return _losses(self.flows, inputs)
+        """Give the loss (L, n) of each part and shower."""
+        return _of_showers(self.flows.losses(inputs), inputs)
 
     def judged_losses(self, inputs: Sequence[PartInput]) -> Tensor:
-        """Give the negative log-likelihood (L, n) under the weights that would be kept."""
-        return _losses(self.judged_flows, inputs)
+        """Give what is judged (L, n), under the weights that would be kept."""
+        return _of_showers(self.judged_flows.judged_losses(inputs), inputs)
 
     def clip_gradients(self, limit: float | None) -> Tensor:
         """Clip the norm of each part's gradient where there is a limit; give it before, (L,)."""
@@ -201,5 +201,7 @@ def load_part_state(part: Part, state: Mapping[str, Any]) -> None:
     part.best_weights = state["best_weights"]
 
 
-def _losses(flows: JointFlows, inputs: Sequence[PartInput]) -> Tensor:
-    return -flows.log_prob([one.features for one in inputs], [one.context for one in inputs])
+def _of_showers(losses: Tensor, inputs: Sequence[PartInput]) -> Tensor:
+    """Sum the losses (L, rows) of the rows of each shower, (L, n)."""
+    num_rows = inputs[0].rows_per_shower
+    return losses if num_rows == 1 else losses.view(len(losses), -1, num_rows).sum(dim=2)

@@ -14,14 +14,14 @@ from calo_train.errors import UsageError, nearest_names
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from calo_train.families.contracts import LikelihoodStage
+    from calo_train.families.contracts import Stage
 
 
 @dataclass(frozen=True)
 class Group:
     """Parts of one stage that one fit trains, by index."""
 
-    stage: LikelihoodStage
+    stage: Stage
     parts: tuple[int, ...]
 
     @property
@@ -37,7 +37,7 @@ class Group:
 
 
 def plan_groups(
-    stages: Sequence[LikelihoodStage], *, only: str | None, sizes: Mapping[str, int]
+    stages: Sequence[Stage], *, only: str | None, sizes: Mapping[str, int]
 ) -> list[Group]:
     """Cut the wanted parts of all stages into groups of `sizes` parts by stage, in order."""
     wanted = _wanted_parts(stages, only)
@@ -52,9 +52,7 @@ def plan_groups(
     return groups
 
 
-def _wanted_parts(
-    stages: Sequence[LikelihoodStage], only: str | None
-) -> dict[str, tuple[int, ...]]:
+def _wanted_parts(stages: Sequence[Stage], only: str | None) -> dict[str, tuple[int, ...]]:
     if only is None:
         return {stage.name: tuple(range(len(stage.part_names))) for stage in stages}
     name, _, selection = only.partition("/")
@@ -72,7 +70,7 @@ def _wanted_parts(
     return {name: tuple(sorted(chosen))}
 
 
-def _piece(stage: LikelihoodStage, piece: str, only: str) -> range:
+def _piece(stage: Stage, piece: str, only: str) -> range:
     first, _, last = piece.partition("-")
     ends = []
     for name in (first, last or first):

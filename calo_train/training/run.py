@@ -5,31 +5,34 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from calo_train.atomic_files import require_free_space, require_writable
-from calo_train.errors import CaloTrainError, Stopped
+from calo_train.errors import CaloTrainError, Stopped, UsageError
 from calo_train.families.generator import Generator, save_generator
+from calo_train.nn.flows import count_parameters
 from calo_train.progress import Progress
 from calo_train.quantities import format_duration, parse_quantity
 from calo_train.training.data import TrainingData, describe_data, prepare_data, require_fingerprint
 from calo_train.training.fit import FitContext, fit_group, require_devices
+from calo_train.training.group_module import GroupModule
 from calo_train.training.grouping import group_sizes, largest_stack
-from calo_train.training.likelihood import LikelihoodModule
 from calo_train.training.lock import owned
 from calo_train.training.loggers import build_logger, close_logger, require_logger
 from calo_train.training.plan import Group, plan_groups
 from calo_train.training.provenance import describe_hardware, describe_program, is_main_process
 from calo_train.training.run_folder import RunFolder, finished_parts
 from calo_train.training.stopping import StopRequest
-from calo_train.training.work import WorkDisplay, total_work
+from calo_train.training.work import GroupWork, WorkDisplay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from calo_train.families.contracts import LikelihoodStage
+    from calo_train.families.contracts import Stage
     from calo_train.training.config import RunConfig
 
 RECORD_FORMAT = 1
@@ -123,7 +126,7 @@ def _train_as_owner(config: RunConfig, run: RunFolder, lock: Path) -> list[str]:
 
 def _train_stages(
     config: RunConfig, run: RunFolder, lock: Path, *, logger: Any
-) -> tuple[TrainingData, tuple[LikelihoodStage, ...]]:
+) -> tuple[TrainingData, tuple[Stage, ...]]:
     data = prepare_data(config)
     family = config.family
     stages = family.stages(data.geometry, data.statistics, data.threshold)
@@ -134,8 +137,8 @@ def _train_stages(
         chosen = sizes if family.parts_per_group == "auto" else {}
         _record_start(config, run, data, stages, recorded | chosen)
     left = _unfinished(run, groups)
-    modules = [build_module(config, group, data) for group in left]
-    num_weights = sum(module.num_weights for module in modules)
+    works = [planned_work(config, group, data) for group in left]
+    num_weights = sum(work.num_weights for work in works)
     require_free_space(
         run.path, DISK_COPIES * 4 * num_weights, purpose="checkpoints and generator"
     )
@@ -147,26 +150,56 @@ def _train_stages(
         else parse_quantity(max_time, "duration", where="trainer.max_time")
     )
     stop = StopRequest(seconds)
-    with Progress("training", total_work(modules)) as progress:
+    with Progress("training", sum(work.total for work in works)) as progress:
         display = WorkDisplay(progress)
         context = FitContext(run, lock, config.trainer, logger, stop, display)
-        while modules:  # a finished group leaves its memory to the next
-            fit_group(modules.pop(0), context)
+        for group, work in zip(left, works, strict=True):
+            fit_group(build_module(config, _given_needs(run, group), work, data), context)
     return data, stages
 
 
-def build_module(config: RunConfig, group: Group, data: TrainingData) -> LikelihoodModule:
-    """Build the untrained parts of a group, equal for equal seeds."""
+def planned_work(config: RunConfig, group: Group, data: TrainingData) -> GroupWork:
+    """Say what the fit of a group takes; its parts are built and forgotten one by one."""
     num_epochs = group.stage.training.num_epochs
     if config.trainer.max_epochs is not None:
         num_epochs = min(num_epochs, config.trainer.max_epochs)
-    return LikelihoodModule(
-        group,
-        data,
-        seed=config.seed,
+    with torch.random.fork_rng(devices=[]):
+        num_weights = sum(count_parameters(group.stage.build_part(index)) for index in group.parts)
+    return GroupWork(
+        num_weights=num_weights,
+        num_parts=len(group.parts),
+        batch_size=group.stage.training.batch_size,
         num_epochs=num_epochs,
-        largest_stack=largest_stack(config.trainer),
+        num_showers=len(data.split.train),
     )
+
+
+def build_module(
+    config: RunConfig, group: Group, work: GroupWork, data: TrainingData
+) -> GroupModule:
+    """Build the untrained parts of a group, equal for equal seeds."""
+    return GroupModule(
+        group, data, work, seed=config.seed, largest_stack=largest_stack(config.trainer)
+    )
+
+
+def _given_needs(run: RunFolder, group: Group) -> Group:
+    """Give the group with the trained parts of the stages that its own needs."""
+    from safetensors.torch import load_file
+
+    stage = group.stage
+    if not stage.needs:
+        return group
+    keys = [key for key in run.read_record()["parts"] if key.partition("/")[0] in stage.needs]
+    missing = [key for key in keys if key not in finished_parts(run, keys)]
+    if missing:
+        raise UsageError(
+            f"stage {stage.name} needs {', '.join(missing)}, which is not trained yet",
+            where=f"{run.path}: only={stage.name}",
+            do=f"train it first with only={missing[0]}, or leave only= out",
+        )
+    parts = {key: load_file(run.part_file(key)) for key in keys}
+    return replace(group, stage=stage.given(parts))
 
 
 def _unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
@@ -184,7 +217,7 @@ def _unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
     return left
 
 
-def _part_keys(stages: tuple[LikelihoodStage, ...]) -> list[str]:
+def _part_keys(stages: tuple[Stage, ...]) -> list[str]:
     return [f"{stage.name}/{part}" for stage in stages for part in stage.part_names]
 
 
@@ -192,7 +225,7 @@ def _record_start(
     config: RunConfig,
     run: RunFolder,
     data: TrainingData,
-    stages: tuple[LikelihoodStage, ...],
+    stages: tuple[Stage, ...],
     parts_per_group: dict[str, int],
 ) -> None:
     record = run.read_record()

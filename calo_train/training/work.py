@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from calo_train.progress import Progress
-    from calo_train.training.likelihood import LikelihoodModule
+    from calo_train.training.group_module import GroupModule
     from calo_train.training.metrics_file import EpochMetrics
 
 _STEP_COST = 5e8  # of a step of one part, in weights times showers; measured on two CPU cores
@@ -28,41 +29,50 @@ class WorkDisplay:
         self._epoch_started = time.monotonic()
         self._note = ""
 
-    def group_started(self, module: LikelihoodModule) -> None:
+    def group_started(self, module: GroupModule) -> None:
         """Count what a resumed group has behind it."""
         behind = module.batch * module.group.stage.training.batch_size
-        done = module.epoch * module.num_training_showers + behind
-        self._progress.skip(done * weight_of(module))
+        done = module.epoch * module.work.num_showers + behind
+        self._progress.skip(done * module.work.cost_of_shower)
         self._epoch_started = time.monotonic()
 
-    def batch_done(self, module: LikelihoodModule, num_showers: int) -> None:
+    def batch_done(self, module: GroupModule, num_showers: int) -> None:
         """Count a batch of all parts of the group."""
         position = f"epoch {module.epoch + 1}/{module.num_epochs}"
         batch = f"batch {module.batch}/{module.num_batches}"
         label = f"{module.group.stage.name} {module.group.label}"
         self._progress.advance(
-            num_showers * weight_of(module), f"{label}  {position}  {batch}  {self._note}"
+            num_showers * module.work.cost_of_shower,
+            f"{label}  {position}  {batch}  {self._note}",
         )
 
-    def epoch_done(self, module: LikelihoodModule, rows: Sequence[EpochMetrics]) -> None:
+    def epoch_done(self, module: GroupModule, rows: Sequence[EpochMetrics]) -> None:
         """Note the mean losses of the epoch and its rate."""
         now = time.monotonic()
-        validation = sum(row.validation_nll for row in rows) / max(len(rows), 1)
-        train = sum(row.train_nll for row in rows) / max(len(rows), 1)
-        rate = module.num_training_showers / max(now - self._epoch_started, 1e-9)
+        validation = sum(row.validation_loss for row in rows) / max(len(rows), 1)
+        train = sum(row.train_loss for row in rows) / max(len(rows), 1)
+        rate = module.work.num_showers / max(now - self._epoch_started, 1e-9)
         self._epoch_started = now
         self._note = f"loss {train:.2f}  validation {validation:.2f}  {rate:.3g} showers/s"
         _log.debug("epoch %d of %s: %s", module.epoch, module.group.label, self._note)
 
 
-def weight_of(module: LikelihoodModule) -> float:
-    """Cost of one shower in a group: its weights, and its share of what a step costs anyhow."""
-    batch_size = module.group.stage.training.batch_size
-    return module.num_weights + len(module.parts) * _STEP_COST / batch_size
+@dataclass(frozen=True)
+class GroupWork:
+    """What the fit of a group takes: its weights, and the showers that pass through them."""
 
+    num_weights: int
+    num_parts: int
+    batch_size: int
+    num_epochs: int
+    num_showers: int  # of an epoch
 
-def total_work(modules: Sequence[LikelihoodModule]) -> float:
-    """Give the work of whole fits, in the unit of the display."""
-    return sum(
-        weight_of(module) * module.num_epochs * module.num_training_showers for module in modules
-    )
+    @property
+    def cost_of_shower(self) -> float:
+        """Cost of one shower: the weights, and its share of what a step costs anyhow."""
+        return self.num_weights + self.num_parts * _STEP_COST / self.batch_size
+
+    @property
+    def total(self) -> float:
+        """Cost of the whole fit, in the unit of the display."""
+        return self.cost_of_shower * self.num_epochs * self.num_showers

@@ -58,7 +58,7 @@ def test_results_go_to_stdout_and_the_log_to_stderr(tmp_path: Path, tiny_data: P
     assert "\x1b" not in done.stderr
     assert done.stderr.lower().count("warning") <= 3
     table = (tmp_path / RUN / "stages/energy/0/metrics.csv").read_text(encoding="utf-8")
-    assert table.startswith("epoch,part,train_nll,validation_nll")
+    assert table.startswith("epoch,part,train_loss,validation_loss")
 
 
 def test_closed_pipe_is_no_error(tmp_path: Path, finished_run: Path) -> None:
@@ -112,7 +112,7 @@ def test_wandb_works_offline_without_key_and_sends_no_paths(
     assert "wandb sync" in done.stderr
     (log,) = (tmp_path / RUN).glob("wandb/offline-run-*/*.wandb")
     sent = log.read_bytes()
-    assert b"energy/0/validation_nll" in sent
+    assert b"energy/0/validation_loss" in sent
     assert str(tmp_path).encode() not in sent
     assert os.uname().nodename.encode() not in sent
 

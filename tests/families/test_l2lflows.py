@@ -15,18 +15,14 @@ from hypothesis import strategies as st
 
 from calo_train.config_folder import conf_folder
 from calo_train.errors import DataError
+from calo_train.families.flow_settings import FlowSettings
 from calo_train.families.l2lflows import L2LFlows
-from calo_train.families.l2lflows.family import FlowSettings
-from calo_train.families.l2lflows.features import (
-    incident_energy_context,
-    inverse_logit,
-    logit,
-    renormalise_and_cut,
-)
+from calo_train.families.l2lflows.features import incident_energy_context, renormalise_and_cut
 from calo_train.families.l2lflows.networks import build_causal_flow, build_energy_flow
 from calo_train.families.settings import build_family
 from calo_train.geometry import Geometry, geometry_from_mapping
 from calo_train.nn.flows import count_parameters
+from calo_train.nn.logit import inverse_logit, logit
 from calo_train.showers.statistics import gather_statistics
 
 if TYPE_CHECKING:
@@ -150,7 +146,7 @@ def test_sampler_equals_a_loop_over_layers_with_nflows_inverse() -> None:
     random = torch.Generator().manual_seed(3)
     normals = 3 * torch.randn(7, 4 + 31, generator=random, dtype=torch.float64)
     incident = torch.linspace(1e4, 1e5, 7, dtype=torch.float64)
-    drawn = family.sampler(
+    drawn = family.build_sampler(
         geometry, statistics, threshold, parts, dtype=torch.float64, device=torch.device("cpu")
     ).draw(normals, {"incident_energy": incident})
 

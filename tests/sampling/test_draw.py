@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from calo_train.errors import CaloTrainError, DivergedError, MachineError, UsageError
-from calo_train.families.contracts import DrawnTile, Family, LikelihoodStage, Sampler
+from calo_train.families.contracts import DrawnTile, Family, Sampler, Stage
 from calo_train.families.generator import Generator
 from calo_train.quantities import Spectrum
 from calo_train.sampling.draw import Drawn, draw_to_file
@@ -74,7 +74,7 @@ class _LinearFamily(Family):
 
     def require_statistics(self, *_: object) -> None: ...
 
-    def stages(self, *_: object) -> tuple[LikelihoodStage, ...]:
+    def stages(self, *_: object) -> tuple[Stage, ...]:
         return ()
 
     def sampler(self, *_: object, dtype: torch.dtype, device: torch.device) -> Sampler:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from calo_train.families.contracts import PartInput, TrainingSettings
 from calo_train.nn.flows import MaskedSplineFlow, embedding_network
 from calo_train.nn.stacked_flows import SingleFlow
-from calo_train.training.optimiser import GroupOptimiser
+from calo_train.training.optimiser import GroupOptimiser, StepPlan
 from calo_train.training.parts import JointParts, Part
 
 # Two Adam steps of 1e-2 in float64: gradients agree to 1e-13 of their size, and Adam divides a
@@ -66,7 +66,7 @@ def test_part_stops_after_its_patience() -> None:
 @pytest.mark.parametrize("schedule", ["exponential", "cosine", "onecycle"])
 def test_schedule_ends_at_its_final_rate(schedule: str) -> None:
     settings = TrainingSettings(schedule=schedule, learning_rate=1e-2, final_learning_rate=1e-4)
-    optimiser = GroupOptimiser([_lone_parts()], settings, num_steps=10)
+    optimiser = GroupOptimiser([_lone_parts()], settings, StepPlan(1, 10, {}))
     rates = []
     for _ in range(10):
         optimiser.step()
@@ -129,7 +129,7 @@ def _take_step(stacks: list[JointParts], optimiser: GroupOptimiser, step: int) -
 def _joint(flows: list[nn.Module]) -> tuple[list[JointParts], GroupOptimiser]:
     parts = [Part(index, str(index)) for index in range(len(flows))]
     stacks = JointParts.build(parts, copy.deepcopy(flows), SETTINGS)
-    return stacks, GroupOptimiser(stacks, SETTINGS, num_steps=4)
+    return stacks, GroupOptimiser(stacks, SETTINGS, StepPlan(1, 4, {}))
 
 
 def _assert_weights(stacks: list[JointParts], flows: dict[str, nn.Module], kind: str) -> None:

@@ -46,7 +46,7 @@ def _losses(run: Path) -> dict[tuple[str, str, str], tuple[float, float]]:
         with path.open(encoding="utf-8", newline="") as table:
             for row in csv.DictReader(table):
                 key = (path.parent.parent.name, row["part"], row["epoch"])
-                losses[key] = (float(row["train_nll"]), float(row["validation_nll"]))
+                losses[key] = (float(row["train_loss"]), float(row["validation_loss"]))
     return losses
 
 

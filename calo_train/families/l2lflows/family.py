@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from calo_train.errors import DataError, UsageError
 from calo_train.families.contracts import (
     Family,
-    LikelihoodStage,
     Sampler,
+    Stage,
     TrainingSettings,
+    require_incident_energy,
     require_parts_per_group,
 )
+from calo_train.families.flow_settings import FlowSettings
 from calo_train.quantities import format_energy, parse_quantity
 
 if TYPE_CHECKING:
@@ -26,38 +28,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from calo_train.families.l2lflows.features import ConditionContext
+    from calo_train.families.conditions import ConditionContext
     from calo_train.geometry import Geometry
     from calo_train.showers.statistics import ShowerStatistics
-
-
-@dataclass
-class FlowSettings:
-    """Shape of the energy flow or of every causal flow."""
-
-    num_blocks: int = 4
-    num_hidden_layers: int = 1
-    hidden_features: int = 128
-    num_bins: int = 8
-    tail_bound: float = 14.0
-    permutation: str = "reverse"
-    min_bin: float = 1e-6
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.permutation not in ("random", "reverse"):
-            raise UsageError(
-                f"permutation '{self.permutation}' is unknown",
-                where="model.<flow>.permutation",
-                do="use random or reverse",
-            )
-        for name in ("num_blocks", "hidden_features", "tail_bound", "min_bin"):
-            if getattr(self, name) <= 0:
-                raise UsageError(
-                    f"{name}={getattr(self, name)} is not positive",
-                    where=f"model.<flow>.{name}",
-                    do="give a value above zero",
-                )
 
 
 @dataclass
@@ -96,12 +69,7 @@ class L2LFlows(Family):
 
     def require_describable(self, geometry: Geometry, conditions: Sequence[str]) -> None:
         """Any layered detector will do; the incident energy must be among the conditions."""
-        if "incident_energy" not in conditions:
-            raise UsageError(
-                f"L2LFlows is conditioned on incident_energy, which {geometry.name} does not give",
-                where=f"dataset.conditions: {', '.join(conditions) or 'none'}",
-                do="add incident_energy to the data set",
-            )
+        require_incident_energy("L2LFlows", geometry, conditions)
 
     def require_statistics(self, geometry: Geometry, statistics: ShowerStatistics) -> None:
         """Layer energies must stay below their unit: their logit lives on [0, 1] (App. B.1)."""
@@ -118,14 +86,14 @@ class L2LFlows(Family):
 
     def stages(
         self, geometry: Geometry, statistics: ShowerStatistics, threshold: float
-    ) -> tuple[LikelihoodStage, ...]:
+    ) -> tuple[Stage, ...]:
         """Give the energy stage (one part) and the causal stage (one part a layer)."""
         from calo_train.families.l2lflows.stages import CausalStage, EnergyStage, Preparation
 
         preparation = Preparation.of(self, geometry, statistics, threshold)
         return EnergyStage(self, preparation), CausalStage(self, preparation)
 
-    def sampler(
+    def build_sampler(
         self,
         geometry: Geometry,
         statistics: ShowerStatistics,
@@ -144,7 +112,8 @@ class L2LFlows(Family):
 
     def condition_context(self, statistics: ShowerStatistics) -> ConditionContext:
         """Give the map from conditions to context columns."""
-        from calo_train.families.l2lflows.features import ConditionContext
+        from calo_train.families.conditions import ConditionContext
+        from calo_train.families.l2lflows.features import incident_energy_context
 
         ranges = statistics.condition_range
-        return ConditionContext(tuple(ranges), ranges)
+        return ConditionContext(tuple(ranges), ranges, incident_energy_context)

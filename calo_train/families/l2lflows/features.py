@@ -6,31 +6,13 @@ group's released successor (FLC-QU-hep/ConvL2LFlow), which agree with the surviv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from calo_train.quantities import MEV_PER_GEV
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-ALPHA = 1e-6  # keeps the logit finite; App. B
 _LOG_OFFSET = 1e-6  # GeV, added inside the logarithm of a layer energy; ConvL2LFlow
-
-
-def logit(share: Tensor) -> Tensor:
-    """Map [0, 1] to [-13.8, 13.8]: ln(u / (1 - u)) with u = alpha + (1 - 2 alpha) share."""
-    inner = ALPHA + (1 - 2 * ALPHA) * share.clamp(0.0, 1.0)
-    return torch.log(inner) - torch.log1p(-inner)
-
-
-def inverse_logit(features: Tensor) -> Tensor:
-    """Undo `logit`; beyond its range the share is clipped to [0, 1]."""
-    return ((torch.sigmoid(features) - ALPHA) / (1 - 2 * ALPHA)).clamp(0.0, 1.0)
 
 
 def incident_energy_context(incident_energy: Tensor) -> Tensor:
@@ -41,50 +23,6 @@ def incident_energy_context(incident_energy: Tensor) -> Tensor:
 def layer_energy_context(layer_energy: Tensor) -> Tensor:
     """log10(E_i / GeV + 1e-6) + 1 (eq. B.7; ConvL2LFlow causal_gh.yaml)."""
     return torch.log10(layer_energy / MEV_PER_GEV + _LOG_OFFSET) + 1
-
-
-@dataclass(frozen=True)
-class ConditionContext:
-    """Conditions as context columns, the incident energy last.
-
-    The incident energy enters as in the paper; any further condition is scaled to [-1, 1] over its
-    trained domain `ranges`.
-    """
-
-    names: tuple[str, ...]
-    ranges: Mapping[str, tuple[float, float]]
-
-    @property
-    def num_columns(self) -> int:
-        return len(self.names)
-
-    def columns(self, conditions: Mapping[str, Tensor]) -> Tensor:
-        """Give the context (n, columns) of conditions name -> (n,)."""
-        others = [self._scaled(name, conditions[name]) for name in self.names if _is_other(name)]
-        return torch.stack(
-            [*others, incident_energy_context(conditions["incident_energy"])], dim=1
-        )
-
-    def _scaled(self, name: str, values: Tensor) -> Tensor:
-        low, high = self.ranges[name]
-        return 2 * (values - low) / (high - low) - 1 if high > low else torch.zeros_like(values)
-
-
-def _is_other(name: str) -> bool:
-    return name != "incident_energy"
-
-
-def apply_threshold(energies: Tensor, threshold: float) -> Tensor:
-    """Set what the readout does not see (energy < threshold) to zero."""
-    return torch.where(energies >= threshold, energies, 0.0)
-
-
-def noisy_layer_energies(
-    energies: Tensor, layer_of_voxel: Tensor, num_layers: int, *, noise: Tensor
-) -> Tensor:
-    """Sum thresholded voxels to layers and add noise (n, layers), clipped at zero (B.5)."""
-    sums = energies.new_zeros(len(energies), num_layers).index_add_(1, layer_of_voxel, energies)
-    return (sums + noise).clamp_min(0.0)
 
 
 def renormalise_and_cut(voxels: Tensor, layer_energy: Tensor, threshold: float) -> Tensor:

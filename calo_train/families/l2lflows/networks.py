@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from calo_train.nn.flows import MaskedSplineFlow, embedding_network
+from calo_train.nn.flows import embedding_network
 
 if TYPE_CHECKING:
     from nflows.flows import Flow
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 
 def build_energy_flow(family: L2LFlows, geometry: Geometry, num_conditions: int) -> Flow:
     """Build p(E_0 .. E_L | conditions); the context enters directly (2302.11594 Sec. 3.1)."""
-    shape = MaskedSplineFlow(**asdict(family.energy_flow))
-    return shape.build(geometry.num_layers, num_conditions)
+    return family.energy_flow.shape().build(geometry.num_layers, num_conditions)
 
 
 def build_causal_flow(
@@ -28,7 +26,7 @@ def build_causal_flow(
     An embedding network compresses the context of every layer but the first, which sees only its
     layer energy and the conditions.
     """
-    shape = MaskedSplineFlow(**asdict(family.causal_flow))
+    shape = family.causal_flow.shape()
     num_voxels = geometry.layers[layer].num_voxels
     previous = previous_layers(family, layer)
     num_context = sum(geometry.layers[index].num_voxels for index in previous) + 1 + num_conditions

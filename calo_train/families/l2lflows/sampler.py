@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor
 
 from calo_train.families.contracts import DrawnTile, Sampler
-from calo_train.families.l2lflows.features import ALPHA, renormalise_and_cut
+from calo_train.families.l2lflows.features import renormalise_and_cut
 from calo_train.families.l2lflows.networks import build_causal_flow, build_energy_flow
 from calo_train.nn import PackedFlow, pack
+from calo_train.nn.logit import LOGIT_END
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from calo_train.geometry import Geometry
 
 _BLOCK = 1 << 17  # voxels that pass through all steps of the end together
-_LOGIT_END = -math.log(ALPHA)
 
 
 class L2LFlowsSampler(Sampler):
@@ -119,4 +118,4 @@ def _runs_of_equal_layers(geometry: Geometry) -> Iterator[tuple[slice, slice]]:
 
 def _count_clipped(features: Tensor) -> Tensor:
     """Count features beyond the logit of a share in [0, 1], for each shower, (n,)."""
-    return (features.abs() > _LOGIT_END).flatten(1).sum(dim=1, dtype=torch.int32)
+    return (features.abs() > LOGIT_END).flatten(1).sum(dim=1, dtype=torch.int32)

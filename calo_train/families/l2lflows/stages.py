@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from calo_train.families.contracts import LikelihoodStage, PartInput, ShowerBatch
-from calo_train.families.l2lflows.features import (
-    ConditionContext,
-    apply_threshold,
-    inverse_logit,
-    layer_energy_context,
-    logit,
-    noisy_layer_energies,
-)
+from calo_train.families.contracts import PartInput, ShowerBatch, Stage
+from calo_train.families.deposits import apply_threshold, layer_sums
+from calo_train.families.l2lflows.features import layer_energy_context
 from calo_train.families.l2lflows.networks import (
     build_causal_flow,
     build_energy_flow,
     previous_layers,
 )
+from calo_train.nn.logit import inverse_logit, logit
 from calo_train.quantities import parse_quantity
 
 if TYPE_CHECKING:
@@ -30,6 +25,7 @@ if TYPE_CHECKING:
 
     from nflows.flows import Flow
 
+    from calo_train.families.conditions import ConditionContext
     from calo_train.families.l2lflows.family import L2LFlows
     from calo_train.geometry import Geometry
     from calo_train.showers.statistics import ShowerStatistics
@@ -89,15 +85,13 @@ class Preparation:
         return inverse_logit(features) * self.layer_energy_unit
 
     def draw_layer_energies(self, batch: ShowerBatch, random: torch.Generator) -> Tensor:
-        """Threshold and sum a batch to layers, with fresh Gaussian noise, (n, layers)."""
+        """Threshold and sum a batch to layers (n, layers) with fresh Gaussian noise, clipped at
+        zero (B.5).
+        """
         mean, width = self.layer_noise
-        seen = apply_threshold(batch.energies, self.threshold)
-        shape = (len(batch), self.geometry.num_layers)
-        noise = torch.randn(shape, generator=random, device=seen.device, dtype=seen.dtype)
-        layer_of_voxel = torch.as_tensor(self.geometry.layer_of_voxel, device=seen.device)
-        return noisy_layer_energies(
-            seen, layer_of_voxel, self.geometry.num_layers, noise=mean + width * noise
-        )
+        sums = layer_sums(apply_threshold(batch.energies, self.threshold), self.geometry)
+        noise = torch.randn(sums.shape, generator=random, device=sums.device, dtype=sums.dtype)
+        return (sums + mean + width * noise).clamp_min(0.0)
 
     def layer_context(self, layer_energies: Tensor, conditions: Tensor) -> Tensor:
         """Join each layer's energy (n, layers) and the condition columns, (n, layers, columns)."""
@@ -113,7 +107,7 @@ class Preparation:
         return torch.cat([*pieces, layer_context[:, layer]], dim=1)
 
 
-class EnergyStage(LikelihoodStage):
+class EnergyStage(Stage):
     """The energy distribution flow p(E_0 .. E_L | conditions)."""
 
     name: ClassVar[str] = "energy"
@@ -142,7 +136,7 @@ class EnergyStage(LikelihoodStage):
         return lambda _index: part
 
 
-class CausalStage(LikelihoodStage):
+class CausalStage(Stage):
     """One causal flow a layer, p(voxels | previous layers, layer energy, conditions)."""
 
     name: ClassVar[str] = "causal"

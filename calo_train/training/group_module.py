@@ -1,4 +1,4 @@
-"""The Lightning module of every likelihood stage: parts side by side, each by its own loss.
+"""The Lightning module of a group: parts of a stage side by side, each by its own loss.
 
 Optimisation is manual. All parts of the group see the same batch; those of equal shape are
 computed together, and the gradient of a part is its own, so that a part is trained alike whatever
@@ -22,7 +22,7 @@ from calo_train.training.batches import (
     StoredBatch,
 )
 from calo_train.training.metrics_file import EpochMetrics
-from calo_train.training.optimiser import GroupOptimiser
+from calo_train.training.optimiser import GroupOptimiser, StepPlan
 from calo_train.training.parts import JointParts, Part, load_part_state, part_state
 from calo_train.training.randomness import keyed_generator, keyed_global_random, keyed_seed
 from calo_train.training.side_by_side import SideBySide
@@ -34,26 +34,27 @@ if TYPE_CHECKING:
     from calo_train.showers.stream import BatchStream
     from calo_train.training.data import TrainingData
     from calo_train.training.plan import Group
+    from calo_train.training.work import GroupWork
 
 CHECKPOINT_FORMAT = 2  # 1 held a whole optimiser for each part
 
 
-class LikelihoodModule(LightningModule):
+class GroupModule(LightningModule):
     """The parts of one group under training, and where in the fit they are."""
 
     def __init__(
         self,
         group: Group,
         data: TrainingData,
+        work: GroupWork,
         *,
         seed: int,
-        num_epochs: int,
         largest_stack: int | None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.group = group
-        self.num_epochs = num_epochs
+        self.work = work
         self.epoch = 0  # epochs that are finished
         self.batch = 0  # batches of the running epoch that are finished
         self._seed = seed
@@ -66,12 +67,10 @@ class LikelihoodModule(LightningModule):
             Part(index, stage.part_names[index], settings.patience) for index in group.parts
         ]
         flows = [self._build_flow(part) for part in self.parts]
-        self.num_weights = sum(p.numel() for flow in flows for p in flow.parameters())
         stacks = JointParts.build(self.parts, flows, settings, largest=largest_stack)
         self._stacks = nn.ModuleList(stacks)
-        self._optimiser = GroupOptimiser(
-            self.stacks, settings, num_steps=num_epochs * len(self._train_stream)
-        )
+        self._steps = StepPlan(work.num_epochs, len(self._train_stream), settings.batches_per_step)
+        self._optimiser = GroupOptimiser(self.stacks, settings, self._steps)
         self._validation_sums: list[Tensor] = []
         self._side_by_side = SideBySide(1)
         self._preparation: BatchPreparation | None = None
@@ -93,16 +92,16 @@ class LikelihoodModule(LightningModule):
         return [part for part in self.parts if not part.progress.is_stopped]
 
     @property
+    def num_epochs(self) -> int:
+        return self.work.num_epochs
+
+    @property
     def learning_rate(self) -> float:
         return self._optimiser.learning_rate
 
     @property
     def is_finished(self) -> bool:
         return self.epoch >= self.num_epochs or not self.active_parts
-
-    @property
-    def num_training_showers(self) -> int:
-        return len(self._train_stream.rows)
 
     @property
     def num_batches(self) -> int:
@@ -141,7 +140,8 @@ class LikelihoodModule(LightningModule):
         )
         batch = self._prepare.training(stored, random, self.dtype_of_flows)
         inputs = self._inputs(batch, random)
-        self._optimiser.zero_grad()
+        if self._steps.is_start(self.epoch, self.batch):
+            self._optimiser.zero_grad()
 
         def carry_back(stack: JointParts) -> Tensor:
             if not stack.is_deterministic:
@@ -153,11 +153,19 @@ class LikelihoodModule(LightningModule):
             return losses.detach()
 
         losses = self._side_by_side.map(carry_back, self.stacks)
-        self._sum_gradients()
-        self._require_finite(losses, self._clip_gradients(), batch, inputs)
-        self._optimiser.step()
-        self._follow_step(losses)
+        for stack, of_stack in zip(self.stacks, losses, strict=True):
+            stack.add_losses(of_stack)
+        if self._steps.is_step(self.epoch, self.batch):
+            self._sum_gradients()
+            self._require_finite(losses, self._clip_gradients(), batch, inputs)
+            self._optimiser.step()
+            self._move_averages()
         self.batch += 1
+
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether gradients wait for further batches; a checkpoint does not hold them."""
+        return not self._steps.is_start(self.epoch, self.batch)
 
     def _inputs(self, batch: ShowerBatch, random: torch.Generator) -> Callable[[int], PartInput]:
         indices = [part.index for part in self.active_parts]
@@ -198,11 +206,10 @@ class LikelihoodModule(LightningModule):
         part, part_losses = bad[min(bad)]
         raise self._diverged(part, inputs(part.index), batch, part_losses)
 
-    def _follow_step(self, losses: Sequence[Tensor]) -> None:
+    def _move_averages(self) -> None:
         decay = self.group.stage.training.ema_decay
-        for stack, of_stack in zip(self.stacks, losses, strict=True):
-            stack.add_losses(of_stack)
-            if decay is not None:
+        if decay is not None:
+            for stack in self.stacks:
                 stack.move_average(decay)
 
     def on_fit_start(self) -> None:
@@ -258,8 +265,8 @@ class LikelihoodModule(LightningModule):
             is_best = stack.judge(validation, self.epoch)
             columns = zip(stack.parts, training, validation, is_best, strict=True)
             rows += [
-                EpochMetrics(self.epoch, part.name, train_nll, nll, self.learning_rate, best)
-                for part, train_nll, nll, best in columns
+                EpochMetrics(self.epoch, part.name, train_loss, nll, self.learning_rate, best)
+                for part, train_loss, nll, best in columns
             ]
         self._leave_stopped()
         self.epoch += 1
