@@ -37,6 +37,7 @@ from calo_train.families.generator import Generator, load_generator, save_genera
 from calo_train.families.l2lflows import L2LFlows
 from calo_train.families.settings import build_family
 from calo_train.geometry import geometry_from_mapping
+from calo_train.machine import processor_name
 from calo_train.quantities import Spectrum
 from calo_train.sampling.draw import draw_to_file
 from calo_train.sampling.noise import normals
@@ -47,7 +48,6 @@ from calo_train.showers.paths import embedded_file
 from calo_train.showers.showers import Showers
 from calo_train.showers.source import open_paths
 from calo_train.showers.statistics import gather_statistics
-from calo_train.training.provenance import processor_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,9 +31,9 @@ from calo_train.evaluation.shower_set import ShowerSet
 from calo_train.evaluation.spectrum import spectrum_edges, voxel_range
 from calo_train.evaluation.table import ShowerTable, measure
 from calo_train.families.generator import load_generator
+from calo_train.machine import available_cores
 from calo_train.sampling.draw import draw_to_file
 from calo_train.sampling.request import SampleRequest
-from calo_train.sampling.tiles import available_cores
 from calo_train.showers.source import open_paths
 from calo_train.training.run_folder import held_out_reference, open_run
 

@@ -232,9 +232,9 @@ def _told_apart(samples: Sequence[ShowerSet]) -> list[ShowerSet]:
 
 def _draw(target: _Target, request: InputRequest, reference: ShowerSet) -> Path:
     """Draw at the reference's conditions, or find the file where that was done."""
+    from calo_train.machine import available_cores
     from calo_train.sampling.draw import draw_to_file
     from calo_train.sampling.request import SampleRequest
-    from calo_train.sampling.tiles import available_cores
 
     generator = target.generator
     assert generator is not None

@@ -78,7 +78,7 @@ def _measure(
 
     from calo_train.evaluation.timing import GenerationTiming, time_batch
     from calo_train.families.generator import load_generator
-    from calo_train.training.provenance import processor_name
+    from calo_train.machine import processor_name
 
     torch.set_num_threads(1)
     generator = load_generator(folder)

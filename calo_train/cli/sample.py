@@ -87,9 +87,8 @@ def sample(
             num_showers, chosen, given, seed, parse_shard(shard), is_extrapolating=extrapolate
         )
         target = out or _default_path(run, request, energy, like)
+        from calo_train.machine import available_cores, processor_name
         from calo_train.sampling.draw import draw_to_file
-        from calo_train.sampling.tiles import available_cores
-        from calo_train.training.provenance import processor_name
 
         num_threads = threads or available_cores()
         if batch_size is not None:

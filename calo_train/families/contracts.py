@@ -202,6 +202,7 @@ class Family(ABC):
 
     parts_per_group: int | str | None
     tile: int
+    papers: ClassVar[tuple[str, ...]] = ()  # short names in calo_train/references/papers.bib
 
     @abstractmethod
     def require_describable(self, geometry: Geometry, conditions: Sequence[str]) -> None:

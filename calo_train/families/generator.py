@@ -51,6 +51,7 @@ class Generator:
     parts: Mapping[str, Mapping[str, Tensor]]
     training: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    papers: tuple[str, ...] = ()  # of the data set
     fingerprint: str = ""
 
     def drawn_by(self, sampler: str) -> Generator:
@@ -115,6 +116,7 @@ def _manifest(generator: Generator, entries: Mapping[str, Any]) -> dict[str, Any
             "layout": generator.layout,
             "threshold_mev": generator.threshold,
             "conditions": list(generator.condition_names),
+            "papers": list(generator.papers),
         },
         "statistics": generator.statistics.to_mapping(),
         "training": dict(generator.training),
@@ -141,6 +143,7 @@ def _from_manifest(manifest: Mapping[str, Any], folder: Path) -> Generator:
         parts={key: _load_part(folder, key, entry) for key, entry in manifest["parts"].items()},
         training=dict(manifest["training"]),
         notes=tuple(str(note) for note in manifest["notes"]),
+        papers=tuple(str(name) for name in dataset.get("papers", [])),
     )
 
 

@@ -9,7 +9,6 @@ that release it. A thread stores its tile itself; what is in memory is one tile 
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -145,13 +144,6 @@ def draw_tiles(drawing: Drawing, numbers: Sequence[int]) -> GeneratorType[int]:
                 running.extend(threads.submit(draw, number) for number in islice(left, 1))
         finally:
             threads.shutdown(cancel_futures=True)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
 
 
 @contextmanager

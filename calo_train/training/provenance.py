@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calo_train import __version__
+from calo_train.machine import available_cores, processor_name
 
 _LIBRARIES = ("torch", "lightning", "nflows", "numpy", "h5py", "hydra-core")
 
@@ -30,9 +31,7 @@ def describe_hardware(accelerator: str) -> dict[str, Any]:
     """Name processor, cores and, where one is used, the GPU."""
     hardware: dict[str, Any] = {
         "processor": processor_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": available_cores(),
     }
     if accelerator == "gpu":
         import torch
@@ -47,16 +46,6 @@ def is_main_process() -> bool:
     """Whether this is the one process of a training that keeps its records."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
-
-
-def processor_name() -> str:
-    """Give the processor's model name, or the architecture where none is told."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def _git_revision() -> str | None:

@@ -287,6 +287,7 @@ def _write_generator(
             "reached": reached,
         },
         notes=data.notes,
+        papers=tuple(config.dataset.papers),
     )
     written = save_generator(run.generator, generator)
     run.update_record(state="finished", reached=reached, generator=written.fingerprint)

@@ -8,7 +8,7 @@ detector beyond its Geometry; torch is imported when something is built.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from calo_train.errors import DataError, UsageError
 from calo_train.families.contracts import (
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 @dataclass
 class L2LFlows(Family):
     """Hyperparameters of L2LFlows; `conf/model/l2lflows.yaml` holds the paper's with sources."""
+
+    papers: ClassVar[tuple[str, ...]] = ("l2lflows", "maf", "spline-flows")
 
     energy_flow: FlowSettings = field(default_factory=FlowSettings)
     causal_flow: FlowSettings = field(default_factory=FlowSettings)
