@@ -36,10 +36,15 @@ class TrainerConfig:
     num_nodes: int = 1
     precision: str = "32-true"
     num_threads: int | None = None
-    checkpoint_interval: str = "10min"
+    checkpoint_interval: str = "1min"
     max_epochs: int | None = None
     max_time: str | None = None
     deterministic: bool = False
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs on all nodes."""
+        return self.num_devices * self.num_nodes if self.accelerator == "gpu" else 0
 
     def __post_init__(self) -> None:
         _require_choice("trainer.accelerator", self.accelerator, ("cpu", "gpu"))

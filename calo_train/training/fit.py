@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.csv"
 _HEARTBEAT = 60.0  # seconds
+# Of the time of a training; large models on slow disks are saved less often than asked for.
+_LARGEST_SAVING_SHARE = 0.03
 _log = logging.getLogger(__name__)
 
 
@@ -159,6 +161,7 @@ class _FitCallback(Callback):
             context.trainer.checkpoint_interval, "duration", where="trainer.checkpoint_interval"
         )
         self._saved = self._beaten = time.monotonic()
+        self._save_seconds = 0.0  # that the last checkpoint took
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take over the signals from Lightning."""
@@ -184,7 +187,7 @@ class _FitCallback(Callback):
         if module.is_between_steps:
             return  # a checkpoint waits for the step, a few batches
         is_stopping = self._is_stopping(trainer)
-        if is_stopping or time.monotonic() - self._saved >= self._interval:
+        if is_stopping or self._is_due():
             self._save(module)
         if is_stopping:
             raise self._context.stop.error(str(self._context.run.path))
@@ -199,7 +202,7 @@ class _FitCallback(Callback):
             self._log_rows(module, rows)
         self._context.display.epoch_done(module, rows)
         is_stopping = self._is_stopping(trainer)
-        if is_stopping or time.monotonic() - self._saved >= self._interval:
+        if is_stopping or self._is_due():
             self._save(module)
         if is_stopping and not module.is_finished:
             raise self._context.stop.error(str(self._context.run.path))
@@ -232,10 +235,17 @@ class _FitCallback(Callback):
             return raised
         return bool(trainer.strategy.reduce_boolean_decision(raised, all=False))
 
+    def _is_due(self) -> bool:
+        """Whether it is time to save: at the interval, or later where saving takes long."""
+        elapsed = time.monotonic() - self._saved
+        return elapsed >= max(self._interval, self._save_seconds / _LARGEST_SAVING_SHARE)
+
     def _save(self, module: GroupModule) -> None:
+        started = time.monotonic()
         if module.global_rank == 0:
             save_checkpoint(self._folder, module.checkpoint_state())
         self._saved = time.monotonic()
+        self._save_seconds = self._saved - started
 
     def _beat(self) -> None:
         now = time.monotonic()

@@ -48,6 +48,7 @@ def details(run: RunFolder) -> dict[str, Any]:
         **overview(run),
         "seed": record.get("seed", "-"),
         "data": data,
+        "cost": record.get("cost", {}),
         "best": _best_losses(run),
         "notes": "; ".join(record.get("notes", [])) or "-",
     }

@@ -16,6 +16,7 @@ from calo_train.families.generator import Generator, save_generator
 from calo_train.nn.flows import count_parameters
 from calo_train.progress import Progress
 from calo_train.quantities import format_duration, parse_quantity
+from calo_train.training.cost import recorded_cost
 from calo_train.training.data import TrainingData, describe_data, prepare_data, require_fingerprint
 from calo_train.training.fit import FitContext, fit_group, require_devices
 from calo_train.training.group_module import GroupModule
@@ -97,7 +98,8 @@ def train(config: RunConfig) -> TrainingResult:
         if is_new:
             run.create(config.resolved)
         try:
-            missing = _train_as_owner(config, run, lock)
+            with recorded_cost(run, num_gpus=config.trainer.num_gpus):
+                missing = _train_as_owner(config, run, lock)
         except CaloTrainError as error:
             _record_end(run, error)
             raise
