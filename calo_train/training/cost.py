@@ -45,7 +45,7 @@ class Reading:
 
 @contextmanager
 def recorded_cost(run: RunFolder, *, num_gpus: int) -> Iterator[None]:
-    """Add what a with-block costs to run.yaml, however it ends; a killed session does not count."""
+    """Add what a with-block costs to run.yaml, however it ends but by a kill."""
     start = Reading.now(has_gpu=num_gpus > 0)
     try:
         yield
