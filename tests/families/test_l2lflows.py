@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -194,3 +195,13 @@ def test_layer_energies_above_their_unit_are_refused_with_one_that_fits() -> Non
     family.layer_energy_unit = "1MeV"
     with pytest.raises(DataError, match="layer_energy_unit"):
         family.require_statistics(cartesian(), statistics)
+
+
+@pytest.mark.parametrize(("largest", "unit"), [(900.0, 1000.0), (60_000.0, 66_000.0)])
+def test_unit_of_layer_energies_is_the_papers_where_it_fits(largest: float, unit: float) -> None:
+    """App. B.1: 1 GeV, which no layer of the ILD reaches; CaloChallenge layers do."""
+    family, geometry = _paper()
+    statistics = gather_statistics([make_showers(cartesian(), 5)], cartesian())
+    energies = replace(statistics, layer_energy_max=(1.0, largest, 2.0))
+    assert family.energy_unit(energies) == pytest.approx(unit)
+    family.require_statistics(geometry, energies)

@@ -20,7 +20,7 @@ from calo_train.families.contracts import (
     require_parts_per_group,
 )
 from calo_train.families.flow_settings import FlowSettings
-from calo_train.quantities import format_energy, parse_quantity
+from calo_train.quantities import MEV_PER_GEV, format_energy, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from calo_train.families.conditions import ConditionContext
     from calo_train.geometry import Geometry
     from calo_train.showers.statistics import ShowerStatistics
+
+_HEADROOM = 1.1  # a further shower may exceed the training data's largest layer
 
 
 @dataclass
@@ -44,7 +46,7 @@ class L2LFlows(Family):
     num_previous_layers: int = 5
     embedding_hidden: list[int] = field(default_factory=lambda: [256, 128])
     embedding_features: int = 64
-    layer_energy_unit: str = "1GeV"
+    layer_energy_unit: str = "auto"
     voxel_max: str = "layer"
     voxel_noise: str = "1keV"
     layer_noise_mean: str = "1keV"
@@ -75,7 +77,7 @@ class L2LFlows(Family):
 
     def require_statistics(self, geometry: Geometry, statistics: ShowerStatistics) -> None:
         """Layer energies must stay below their unit: their logit lives on [0, 1] (App. B.1)."""
-        unit = parse_quantity(self.layer_energy_unit, "energy", where="model.layer_energy_unit")
+        unit = self.energy_unit(statistics)
         largest = max(statistics.layer_energy_max)
         if largest >= unit:
             layer = statistics.layer_energy_max.index(largest)
@@ -83,7 +85,7 @@ class L2LFlows(Family):
                 f"layer {layer} reaches {format_energy(largest)}, above the unit of layer "
                 f"energies ({format_energy(unit)})",
                 where=f"training data on {geometry.name}; model.layer_energy_unit",
-                do=f"set model.layer_energy_unit={1.1 * largest:.4g}MeV",
+                do=f"set model.layer_energy_unit=auto, or {_HEADROOM * largest:.4g}MeV",
             )
 
     def stages(
@@ -111,6 +113,18 @@ class L2LFlows(Family):
 
         preparation = Preparation.of(self, geometry, statistics, threshold)
         return L2LFlowsSampler(self, preparation, parts, dtype=dtype, device=device)
+
+    def energy_unit(self, statistics: ShowerStatistics) -> float:
+        """Give what layer energies are shares of, in MeV.
+
+        `auto` is the paper's 1 GeV, or where a training layer reaches it a little more than that.
+        """
+        if self.layer_energy_unit != "auto":
+            return parse_quantity(
+                self.layer_energy_unit, "energy", where="model.layer_energy_unit"
+            )
+        largest = max(statistics.layer_energy_max)
+        return MEV_PER_GEV if largest < MEV_PER_GEV else _HEADROOM * largest
 
     def condition_context(self, statistics: ShowerStatistics) -> ConditionContext:
         """Give the map from conditions to context columns."""

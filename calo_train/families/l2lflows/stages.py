@@ -62,7 +62,7 @@ class Preparation:
             geometry=geometry,
             conditions=family.condition_context(statistics),
             threshold=threshold,
-            layer_energy_unit=energy("layer_energy_unit"),
+            layer_energy_unit=family.energy_unit(statistics),
             voxel_scale=tuple(value + noise for value in largest),
             voxel_noise=noise,
             layer_noise=(energy("layer_noise_mean"), energy("layer_noise_width")),
