@@ -76,7 +76,8 @@ def voxels_of_points(points: Rows, geometry: Geometry) -> IndexArray:
 
 def layers_of_points(points: Rows) -> IndexArray:
     """Give the layer number of each point, (n,)."""
-    layers: IndexArray = np.floor(points[:, 2] + _LAYER_SLACK).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # NaN becomes a number that is no layer
+        layers: IndexArray = np.floor(points[:, 2] + _LAYER_SLACK).astype(np.int64)
     return layers
 
 

@@ -158,7 +158,20 @@ class ShowerFile:
         return self.columns.conditions[condition] if condition else self.columns.energies[0]
 
     def _rows(self, column: Column, start: int, stop: int) -> Rows:
-        return read_rows(self._array(column), start, stop, path=self.path)
+        rows = read_rows(self._array(column), start, stop, path=self.path)
+        if self.columns.has_points and column in self.columns.energies:
+            self._require_points(rows, start)
+        return rows
+
+    def _require_points(self, rows: Rows, start: int) -> None:
+        for index, row in enumerate(rows):
+            if len(row) % self.columns.point_size:
+                raise DataError(
+                    f"row {start + index} of '{self.key_of()}' holds {len(row)} numbers, "
+                    f"{self.columns.point_size} a point",
+                    where=str(self.path),
+                    do="write whole points",
+                )
 
     def _in_house_units(self, column: Column, values: Rows) -> FloatArray:
         scale = self._scales[column.key]

@@ -95,6 +95,12 @@ class ShowerData(Layout):
                 do="write the showers of one particle into a file",
             )
         directions = require_array(file, "directions", path=path)
+        if directions.shape[1:] != (3,):
+            raise DataError(
+                f"'directions' has the shape {directions.shape}, expected (n, 3)",
+                where=str(path),
+                do="write a unit vector a shower",
+            )
         has_angles = bool(len(directions)) and bool(np.ptp(directions, axis=0).any())
         return Columns(
             (_ENERGIES,),
