@@ -20,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shower_files import DETECTORS, cartesian, polar, random_showers, write
 
-from calo_train.config_folder import conf_folder
 from calo_train.errors import DataError, MachineError
 from calo_train.geometry import geometry_from_mapping
 from calo_train.showers.layouts import create_showers, open_file
@@ -103,34 +102,6 @@ def test_getting_high_converts_gev_at_the_door() -> None:
     np.testing.assert_allclose(found, 1000.0 * energy, rtol=2.0**-24)
     assert file.mantissa_bits == 10
     assert file.columns.grids == (shape[1:],)
-
-
-def test_calogan_drops_overflow_on_reading_and_writes_none(tmp_path: Path) -> None:
-    """Keys, shapes and units of hep-lbdl/CaloGAN; the last index of a layer is the fastest."""
-    random = np.random.default_rng(3)
-    shapes = ((3, 96), (12, 12), (12, 6))
-    layers = [random.random((4, *shape)).astype(np.float32) for shape in shapes]
-    with h5py.File(tmp_path / "gamma.hdf5", "w") as file:
-        for index, values in enumerate(layers):
-            file[f"layer_{index}"] = values
-        file["energy"] = np.asarray([[1.0], [10.0], [50.5], [100.0]])
-        file["overflow"] = np.full((4, 3), 7.0)
-    geometry = geometry_from_mapping(
-        yaml.safe_load((conf_folder() / "geometry" / "calogan.yaml").read_text(encoding="utf-8"))
-    )
-    opened = open_file(tmp_path / "gamma.hdf5")
-    found = opened.read(0, 4, geometry)
-    assert opened.layout == "calogan"
-    assert opened.shape_words == "3 layers of 3x96, 12x12, 12x6 (504 voxels)"
-    flat = np.concatenate([values.reshape(4, -1) for values in layers], axis=1)
-    np.testing.assert_array_equal(found.energies, flat)
-    assert found.conditions["incident_energy"].tolist() == [1000.0, 10000.0, 50500.0, 100000.0]
-    with h5py.File(write(tmp_path / "ours.h5", found, "calogan")) as file:
-        assert file["overflow"].shape == (4, 3)
-        assert not file["overflow"][:].any()
-        for index, values in enumerate(layers):
-            np.testing.assert_array_equal(file[f"layer_{index}"][:], values)
-        assert file["energy"][:].tolist() == [[1.0], [10.0], [50.5], [100.0]]
 
 
 def test_native_file_written_by_hand_as_documented(tmp_path: Path) -> None:
