@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from calo_train.showers.inspect import CheckResult, FileDescription
 
 app = typer.Typer(
-    help="Look at files of showers, check them, convert and merge them.",
+    help="Fetch files of showers, look at them, check, convert and merge them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -103,7 +103,10 @@ def convert(
     out: OutOption,
     layout: Annotated[
         str | None,
-        typer.Option("--to", help="Layout to write: native, getting_high or calochallenge."),
+        typer.Option(
+            "--to",
+            help="Layout to write: native, getting_high, calochallenge, calogan or showerdata.",
+        ),
     ] = None,
     energy_unit: Annotated[
         str | None, typer.Option("--energy-unit", help="Unit of the incident energies in FILE.")
@@ -164,6 +167,57 @@ def merge(
         print(f"wrote: {out}")
         if not quiet:
             print(f"next: calo-data info {quote(str(out))}")
+
+    _finish(command, quiet=quiet, debug=debug)
+
+
+@app.command()
+def fetch(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A data set, such as calochallenge_ds2.")
+    ],
+    *,
+    folder: Annotated[
+        Path, typer.Option("--to", help="Folder for the files [default: this one].")
+    ] = Path(),
+    only: Annotated[
+        str | None, typer.Option("--only", help="Files to fetch, as a glob: '*_1.hdf5'.")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--list", help="Show the files and their sizes; fetch nothing.")
+    ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CALO_TRAIN_MIRROR",
+            help="Address in place of the archive's own, such as https://mirror.example.org.",
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Fetch the published files of a data set, by its DOI; run it again to go on after a stop."""
+
+    def command() -> None:
+        from calo_train.cli.published import listed, published
+        from calo_train.showers.download import download_all
+
+        files = published(name, _given(folder), only, mirror)
+        if show:
+            found = [vars(file) for file in files]
+            print(json.dumps(found) if as_json else listed(found))
+            return
+        paths = download_all(files, _given(folder))
+        if as_json:
+            print(json.dumps([str(path) for path in paths]))
+            return
+        for path in paths:
+            print(f"wrote: {path}")
+        if not quiet:
+            first = quote(str(paths[0]))
+            print(f"next: calo-data check {first} --dataset {name}")
+            print(f"      calo-train dataset={name} dataset.path={first}")
 
     _finish(command, quiet=quiet, debug=debug)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RUN_FILE = "config.yaml"
 
 
-def named_dataset(name: str) -> DatasetConfig:
+def named_dataset(name: str, *, where: str = "--dataset") -> DatasetConfig:
     """Read a data set of `conf/dataset`; its own path is not used."""
     from calo_train.config_folder import config_groups
     from calo_train.families.settings import build_settings
@@ -25,7 +25,7 @@ def named_dataset(name: str) -> DatasetConfig:
     if name not in known:
         raise UsageError(
             f"no data set '{name}'",
-            where="--dataset",
+            where=where,
             do=f"name one; {nearest_names(name, known)}",
         )
     composed = compose_config([f"dataset={name}", "dataset.path=command-line"])

@@ -30,8 +30,8 @@ def sample(
     energy: Annotated[
         str | None,
         typer.Option(
-            help="Incident energy: 50GeV, 10:100GeV (uniform) or log:1:1000GeV "
-            "[default: uniform over the trained domain]."
+            help="Incident energy: 50GeV, 10:100GeV (uniform), log:1:1000GeV or 1,2,4GeV (these "
+            "values) [default: uniform over the trained domain]."
         ),
     ] = None,
     polar_angle: Annotated[str | None, typer.Option(help="Such as 90deg or 60:90deg.")] = None,
@@ -183,10 +183,13 @@ def _given_conditions(
 def _words(laws: dict[str, Spectrum]) -> str:
     from calo_train.quantities import format_energy
 
+    def ends(name: str, law: Spectrum) -> str:
+        if name == "incident_energy":
+            return f"{format_energy(law.low)} to {format_energy(law.high)}"
+        return f"{law.low:.3g} to {law.high:.3g} rad"
+
     return ", ".join(
-        f"{name} {format_energy(law.low)} to {format_energy(law.high)}"
-        if name == "incident_energy"
-        else f"{name} {law.low:.3g} to {law.high:.3g} rad"
+        f"{name} {ends(name, law)}" + (f" ({len(law.values)} values)" if law.values else "")
         for name, law in laws.items()
     )
 

@@ -46,6 +46,8 @@ class DatasetConfig:
     memory_budget: str = "4GiB"
     invalid_showers: str = "refuse"
     symmetries: list[str] = field(default_factory=list)
+    doi: str | None = None
+    published_files: str = "*"
     papers: list[str] = field(default_factory=list)  # short names in references/papers.bib
 
     def __post_init__(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import detectors
@@ -208,6 +209,31 @@ def test_output_says_what_it_is(tmp_path: Path) -> None:
     assert found["trained_on"] == "made_up"
     assert found["dtype"] == "float64"
     assert not found["is_extrapolated"]
+
+
+def test_energies_between_trained_values_are_drawn_with_a_warning_that_the_file_repeats(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with CaloChallenge data set 1, which holds powers of two only."""
+    generator = _generator()
+    values = {"incident_energy": (1e4, 3e4, 1e5)}
+    generator = replace(
+        generator, statistics=replace(generator.statistics, condition_values=values)
+    )
+    trained = {"incident_energy": Spectrum(1e4, 3e4, values=(1e4, 3e4))}
+    with caplog.at_level(logging.WARNING, "calo_train"):
+        drawn = _draw(tmp_path / "trained.h5", SampleRequest(5, trained), generator)
+    assert (drawn.notes, caplog.text) == ((), "")
+    with caplog.at_level(logging.WARNING, "calo_train"):
+        drawn = _draw(tmp_path / "between.h5", SampleRequest(5, ENERGIES), generator)
+    words = "the data hold 3: 10 GeV, 30 GeV, 100 GeV"
+    assert words in caplog.text
+    assert words in drawn.notes[0]
+    with h5py.File(tmp_path / "between.h5") as between, h5py.File(tmp_path / "trained.h5") as file:
+        assert between.attrs["notes"] == drawn.notes[0]
+        assert between.attrs["is_interpolated"]
+        assert not file.attrs["is_interpolated"]
+        assert set(file["conditions/incident_energy"][:].tolist()) <= {1e4, 3e4}
 
 
 def test_existing_output_is_kept_unless_forced(tmp_path: Path) -> None:

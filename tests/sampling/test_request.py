@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 
 from calo_train.errors import UsageError
 from calo_train.families.generator import load_generator
-from calo_train.quantities import Spectrum
+from calo_train.quantities import Spectrum, parse_spectrum
 from calo_train.sampling.request import (
     SampleRequest,
     Shard,
+    conditions_between,
     conditions_outside,
     parse_shard,
     require_conditions,
@@ -24,6 +26,8 @@ from calo_train.sampling.request import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from calo_train.families.generator import Generator
 
 
 @given(st.integers(0, 10_000), st.integers(1, 50))
@@ -72,6 +76,56 @@ def test_without_conditions_the_trained_domain_is_the_law(finished_run: Path) ->
     energies = request.conditions(0, 500)["incident_energy"]
     assert low <= energies.min() < low + 0.05 * (high - low)
     assert high - 0.05 * (high - low) < energies.max() <= high
+
+
+TRAINED = (256.0, 512.0, 1024.0, 2048.0, 4096.0)  # MeV, as in CaloChallenge data set 1
+
+
+@pytest.fixture
+def discrete(finished_run: Path) -> Generator:
+    """A generator of data that hold five energies."""
+    generator = load_generator(finished_run / "generator")
+    statistics = replace(
+        generator.statistics,
+        condition_range={"incident_energy": (TRAINED[0], TRAINED[-1])},
+        condition_values={"incident_energy": TRAINED},
+    )
+    return replace(generator, statistics=statistics)
+
+
+@pytest.mark.parametrize("text", ["0.512GeV", "256,4096MeV", "512,256MeV"])
+def test_trained_values_are_drawn_without_a_word(discrete: Generator, text: str) -> None:
+    law = {"incident_energy": parse_spectrum(text, "energy", where="--energy")}
+    assert conditions_between(SampleRequest(10, law), discrete) == ()
+
+
+@pytest.mark.parametrize("text", ["600MeV", "256:4096MeV", "log:256:512MeV", "256,257MeV"])
+def test_energies_between_trained_values_are_told(discrete: Generator, text: str) -> None:
+    law = {"incident_energy": parse_spectrum(text, "energy", where="--energy")}
+    request = SampleRequest(10, law)
+    require_conditions(request, discrete)
+    assert conditions_between(request, discrete) == (
+        "incident_energy takes values between those trained; the data hold 5: 256 MeV, 512 MeV, "
+        "1.024 GeV, ..., 4.096 GeV",
+    )
+
+
+def test_given_energies_are_compared_one_by_one(discrete: Generator) -> None:
+    """A file in GeV gives them back up to two roundings of float32."""
+    in_gev = (np.repeat(TRAINED, 3) / 1000).astype(np.float32)
+    same = {"incident_energy": (in_gev * 1000.0).astype(np.float32).astype(float)}
+    assert conditions_between(SampleRequest(15, given=same), discrete) == ()
+    other = {"incident_energy": np.asarray([256.0, 300.0])}
+    assert len(conditions_between(SampleRequest(2, given=other), discrete)) == 1
+
+
+def test_without_conditions_trained_values_are_drawn_equally_often(discrete: Generator) -> None:
+    request = SampleRequest(5000, trained_laws(discrete))
+    values, counts = np.unique(request.conditions(0, 5000)["incident_energy"], return_counts=True)
+    assert values.tolist() == list(TRAINED)
+    # 1000 expected each, sd 28; 4 sd of five counts is a false alarm rate of 3e-4.
+    assert abs(counts - 1000).max() < 114
+    assert conditions_between(request, discrete) == ()
 
 
 def test_missing_and_unknown_conditions_are_named(finished_run: Path) -> None:

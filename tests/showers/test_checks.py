@@ -184,3 +184,19 @@ def _mapping() -> dict[str, Any]:
     from calo_train.geometry.sources import geometry_to_mapping
 
     return geometry_to_mapping(cartesian())
+
+
+def test_energies_between_listed_ones_are_said_once_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A data set of a few energies, such as CaloChallenge 1, holds nothing between them."""
+    showers = good_showers()
+    listed = np.where(np.arange(NUM_SHOWERS) % 2, 2.0e4, 8.0e4).astype(np.float32)
+    path = write(tmp_path / "a.h5", replace(showers, conditions={"incident_energy": listed}))
+    with caplog.at_level(logging.WARNING, "calo_train"):
+        check(config(path, energy_range="20,80GeV"))
+        assert caplog.text == ""
+        checked, _ = check(config(path, energy_range="20,40,90GeV"))
+    assert len(checked.valid_rows) == NUM_SHOWERS
+    assert len(caplog.records) == 1
+    assert "20 GeV to 90 GeV, 3 values" in caplog.text

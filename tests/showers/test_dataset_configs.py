@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 
 from calo_train.config_folder import conf_folder
+from calo_train.errors import GeometryMismatch
 from calo_train.families.settings import build_settings
-from calo_train.geometry import geometry_from_mapping
+from calo_train.geometry import geometry_from_mapping, geometry_from_xml
 from calo_train.showers.checks import CheckedPass
 from calo_train.showers.dataset import DatasetConfig, open_dataset
 from calo_train.showers.fitting import fitting_datasets
 from calo_train.showers.layouts import open_file
 from calo_train.showers.paths import embedded_file
+from calo_train.showers.records import record_of
 from calo_train.showers.statistics import gather_statistics
 from calo_train.showers.symmetries import symmetry_images
 from calo_train.training.compose import compose_config
@@ -23,7 +28,15 @@ from calo_train.training.compose import compose_config
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from calo_train.geometry import Geometry
+
 FILES = sorted((conf_folder() / "dataset").glob("*.yaml"))
+GEOMETRIES = sorted((conf_folder() / "geometry").glob("*.yaml"))
+
+
+def geometry(name: str) -> Geometry:
+    text = (conf_folder() / "geometry" / f"{name}.yaml").read_text(encoding="utf-8")
+    return geometry_from_mapping(yaml.safe_load(text))
 
 
 def composed(name: str, *overrides: str) -> DatasetConfig:
@@ -57,13 +70,111 @@ def test_every_key_has_a_value_and_a_source(path: Path) -> None:
 
 
 def test_geometries_are_those_of_the_papers() -> None:
-    """Shapes of 2005.05334, 2302.11594 and 2410.21611; 45 x 3.4 mm are the 153 mm of Par04."""
-    shapes = {"ild_30x30x30": 27000, "ild_30x10x10": 3000, "calochallenge_ds2": 6480}
-    for name, num_voxels in shapes.items():
-        mapping = yaml.safe_load((conf_folder() / "geometry" / f"{name}.yaml").read_text())
-        assert geometry_from_mapping(mapping).num_voxels == num_voxels
-    last = geometry_from_mapping(mapping).layers[-1]
-    assert last.depth + last.thickness == pytest.approx(153.0)
+    """Shapes of 2005.05334, 2302.11594, 2410.21611 and 1712.10321."""
+    assert {path.stem: geometry(path.stem).num_voxels for path in GEOMETRIES} == {
+        "calochallenge_ds1_photons": 368,
+        "calochallenge_ds1_pions": 533,
+        "calochallenge_ds2": 6480,
+        "calochallenge_ds3": 40500,
+        "calogan": 504,
+        "ild_30x10x10": 3000,
+        "ild_30x30x30": 27000,
+    }
+
+
+def test_depths_are_those_of_the_simulations() -> None:
+    """45 x 3.4 mm are the 153 mm of Par04; CaloGAN's layers end at 90, 437 and 480 mm."""
+    ends = {
+        name: [layer.depth + layer.thickness for layer in geometry(name).layers]
+        for name in ("calochallenge_ds2", "calochallenge_ds3", "calogan")
+    }
+    assert ends["calogan"] == [90.0, 437.0, 480.0]
+    assert ends["calochallenge_ds2"][-1] == pytest.approx(153.0)
+    assert ends["calochallenge_ds3"] == ends["calochallenge_ds2"]
+
+
+def test_cells_of_calogan_are_of_the_published_sizes() -> None:
+    """160 x 5, 40 x 40 and 40 x 80 mm2."""
+    widths = [
+        tuple(axis.edges[1] - axis.edges[0] for axis in layer.axes)
+        for layer in geometry("calogan").layers
+    ]
+    assert widths == [(160.0, 5.0), (40.0, 40.0), (40.0, 80.0)]
+
+
+# The layers with cells, and one without, of the binning files of the challenge's evaluation code:
+# angular cells and radial edges in mm.
+BINNING = {
+    "calochallenge_ds1_photons": [
+        (1, "0,5,10,30,50,100,200,400,600"),
+        (10, "0,2,4,6,8,10,12,15,20,30,40,50,70,90,120,150,200"),
+        (10, "0,2,5,10,15,20,25,30,40,50,60,80,100,130,160,200,250,300,350,400"),
+        (1, "0,50,100,200,400,600"),
+        (1, "0"),
+        (1, "0,100,200,400,1000,2000"),
+    ],
+    "calochallenge_ds1_pions": [
+        (1, "0,5,10,30,50,100,200,400,600"),
+        (10, "0,1,4,7,10,15,30,50,90,150,200"),
+        (10, "0,5,10,20,30,50,80,130,200,300,400"),
+        (1, "0,50,100,200,400,600"),
+        (1, "0"),
+        (10, "0,10,20,30,50,80,100,130,160,200,250,300,350,400,1000,2000"),
+        (10, "0,10,20,30,50,80,100,130,160,200,250,300,350,400,600,1000,2000"),
+        (1, "0,50,100,150,200,250,300,400,600,1000,2000"),
+    ],
+    "calochallenge_ds2": 45 * [(16, ",".join(str(4.65 * edge) for edge in range(10)))],
+    "calochallenge_ds3": 45 * [(50, ",".join(str(2.325 * edge) for edge in range(19)))],
+}
+
+
+@pytest.mark.parametrize("name", BINNING)
+def test_geometry_is_that_of_the_binning_file(name: str, tmp_path: Path) -> None:
+    """Edge by edge, through the reader of the challenge's own format."""
+    layers = "".join(
+        f'<Layer id="{index}" r_edges="{edges}" n_bin_alpha="{cells}"/>'
+        for index, (cells, edges) in enumerate(BINNING[name])
+    )
+    path = tmp_path / "binning.xml"
+    path.write_text(f'<Bins><Bin pid="22" name="particle">{layers}</Bin></Bins>')
+    assert geometry(name).difference(geometry_from_xml(path, "particle")) is None
+
+
+def test_energies_of_data_set_1_are_powers_of_two() -> None:
+    """2^8 to 2^22 MeV, and nothing between (2410.21611)."""
+    for name in ("calochallenge_ds1_photons", "calochallenge_ds1_pions"):
+        spectrum = composed(name, "dataset.path=some.h5").energy_spectrum
+        assert spectrum is not None
+        assert spectrum.values == tuple(2.0**power for power in range(8, 23))
+
+
+def test_published_records_are_of_archives_that_can_be_asked() -> None:
+    configs = [composed(path.stem, "dataset.path=some.h5") for path in FILES]
+    dois = {config.name: config.doi for config in configs}
+    assert {name for name, doi in dois.items() if doi is None} == {"ild_sample", "native"}
+    homes = {name: record_of(doi).home for name, doi in dois.items() if doi is not None}
+    assert homes["calogan_pions"] == "https://data.mendeley.com"
+    assert homes["calochallenge_ds3"] == "https://zenodo.org"
+
+
+@pytest.mark.parametrize(
+    ("given", "configured"),
+    itertools.permutations(
+        [f"calochallenge_ds{which}" for which in ("1_photons", "1_pions", "2", "3")], 2
+    ),
+)
+def test_file_of_another_set_is_refused_saying_which_it_is(
+    given: str, configured: str, tmp_path: Path
+) -> None:
+    """D3: the files say nothing of themselves, but their numbers of voxels differ."""
+    path = tmp_path / "showers.h5"
+    with h5py.File(path, "w") as file:
+        file["incident_energies"] = np.full((3, 1), 1024.0)
+        file["showers"] = np.ones((3, geometry(given).num_voxels), np.float32)
+    with pytest.raises(GeometryMismatch) as caught:
+        open_dataset(composed(configured, f"dataset.path={path}"))
+    assert configured in caught.value.what
+    assert caught.value.do.endswith(f"this file fits dataset={given}")
 
 
 def test_embedded_sample_is_what_its_config_says(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,6 +35,8 @@ PAIRS = [("native", name) for name in DETECTORS] + [
     ("calochallenge", "ragged"),
     ("getting_high", "cartesian"),
     ("getting_high", "polar"),
+    ("calogan", "cartesian"),
+    ("calogan", "ragged"),
 ]
 
 
@@ -94,12 +96,12 @@ def test_getting_high_converts_gev_at_the_door() -> None:
     path = embedded_file("ild_sample.h5")
     with h5py.File(path) as raw:
         energy = raw["10x10/energy"][:5, 0].astype(np.float64)
-        layers = raw["10x10/layers"][:5]
+        shape = raw["10x10/layers"].shape
     file = open_file(path)
     found = file.read_conditions(0, 5)["incident_energy"]
     np.testing.assert_allclose(found, 1000.0 * energy, rtol=2.0**-24)
     assert file.mantissa_bits == 10
-    assert file.columns.grid == layers.shape[1:]
+    assert file.columns.grids == (shape[1:],)
 
 
 def test_native_file_written_by_hand_as_documented(tmp_path: Path) -> None:
@@ -224,6 +226,13 @@ def broken(path: Path, name: str) -> Path:
         elif name == "wrong shape":
             file["3x4/layers"] = np.ones((3, 2, 4, 4))
             file["3x4/energy"] = np.ones((3, 1))
+        elif name == "calogan layer":
+            file["layer_0"] = np.ones((3, 3, 96))
+            file["layer_2"] = np.ones((3, 12, 6))
+            file["energy"] = np.ones((3, 1))
+        elif name == "calogan shape":
+            file["layer_0"] = np.ones((3, 288))
+            file["energy"] = np.ones((3, 1))
         elif name == "lengths":
             file["incident_energies"] = np.ones((2, 1))
             file["showers"] = np.ones((3, 24))
@@ -250,6 +259,8 @@ def broken(path: Path, name: str) -> Path:
         ("foreign", ["electrons/energy_deposits (3, 4)", "getting_high", "closest"]),
         ("missing key", ["3x4/energy", "missing", "3x4/layers (3, 2, 3, 4)"]),
         ("wrong shape", ["(3, 2, 4, 4)", "(n, layers, 3, 4)"]),
+        ("calogan layer", ["layer_1", "missing", "layer_2 (3, 12, 6)"]),
+        ("calogan shape", ["(3, 288)", "(n, cells, cells)"]),
         ("lengths", ["3 rows in 'showers'", "2 rows in 'incident_energies'"]),
         ("flat condition", ["(3, 2)", "(n, 1)"]),
         ("text", ["not numbers"]),
