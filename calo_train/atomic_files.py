@@ -67,11 +67,28 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove temporary files that a killed process left in `folder`; give what was removed."""
-    leftovers = sorted(folder.glob(f".*{_TEMPORARY_MARK}*"))
+    """Remove temporary files that a killed process left in `folder`; give what was removed.
+
+    Those of a process that lives on this machine are left alone.
+    """
+    found = sorted(folder.glob(f".*{_TEMPORARY_MARK}*"))
+    leftovers = [path for path in found if not _has_living_writer(path)]
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers
+
+
+def _has_living_writer(temporary: Path) -> bool:
+    pid = temporary.name.rpartition("-")[2]
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -77,18 +77,23 @@ class Progress:
         elapsed = time.monotonic() - self._started
         return (self._done - self._resumed) / elapsed if elapsed > 0 else 0.0
 
+    @property
+    def share_done(self) -> float:
+        """Share of the whole that is done, with what earlier processes did; from 0 to 1."""
+        return self._done / self._total if self._total else 1.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at the rate so far; None before there is one."""
+        return (self._total - self._done) / self.rate if self.rate > 0 else None
+
     def _text(self) -> str:
-        rate = self.rate
-        left = (
-            format_duration((self._total - self._done) / rate) + " left"
-            if rate > 0
-            else "estimating"
-        )
-        share = 100 * self._done / self._total if self._total else 100.0
-        pieces = [self._name, f"{share:3.0f} %"]
+        seconds = self.seconds_left
+        left = "estimating" if seconds is None else format_duration(seconds) + " left"
+        pieces = [self._name, f"{100 * self.share_done:3.0f} %"]
         if self._unit:
             pieces.append(f"{self._done:.0f}/{self._total:.0f} {self._unit}")
-            pieces.append(f"{rate:.3g} {self._unit}/s")
+            pieces.append(f"{self.rate:.3g} {self._unit}/s")
         pieces.append(left)
         return "  ".join([*pieces, self._note] if self._note else pieces)
 

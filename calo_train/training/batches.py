@@ -1,8 +1,9 @@
 """Batches of showers on the training device, in an order that a resumed run repeats.
 
 Wraps a `BatchStream` for one epoch from a given batch on. When all rows fit, they live on the
-device and a batch is an index; otherwise each block is sent over. With several processes each
-takes its share of every batch, so that the batch as a whole is the same for any number of them.
+device and a batch is an index; otherwise each block is sent over. Several processes of a training
+all prepare the whole batch, with the same noise, and each computes its share of the showers
+(`share_of`): so the loss does not depend on their number, and no shower is lost or used twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from calo_train.families.contracts import ShowerBatch
+from calo_train.families.contracts import PartInput, ShowerBatch
 from calo_train.showers.rounding import undo_rounding
 from calo_train.showers.symmetries import symmetry_images
 
@@ -39,19 +40,18 @@ class StoredBatch(NamedTuple):
     rows: Tensor
     mantissa_bits: Tensor  # (n,), 0 where the file was not rounded
     is_rounded: bool  # some of the split's rows (in memory) or of the batch's (streamed) were
-    num_total: int  # showers of this batch over all processes
+
+    @property
+    def num_showers(self) -> int:
+        return len(self.rows)
 
 
 class DeviceBatches:
-    """Batches of one split for one epoch at a time; `rank` of `world` processes."""
+    """Batches of one split for one epoch at a time."""
 
-    def __init__(
-        self, stream: BatchStream, device: torch.device, *, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, stream: BatchStream, device: torch.device) -> None:
         self._stream = stream
         self._device = device
-        self._rank = rank
-        self._world = world
         self._resident = self._put_on_device() if self._fits_device() else None
 
     def __len__(self) -> int:
@@ -63,14 +63,7 @@ class DeviceBatches:
             yield from self._resident_epoch(self._resident, epoch, start)
             return
         for host in self._stream.batches(epoch, start):
-            share = slice(self._rank, None, self._world)
-            yield _stored(
-                host.showers.rows(share),
-                host.rows[share],
-                host.mantissa_bits[share],
-                num_total=len(host.rows),
-                device=self._device,
-            )
+            yield _stored(host.showers, host.rows, host.mantissa_bits, device=self._device)
 
     def _resident_epoch(
         self, resident: StoredBatch, epoch: int, start: int
@@ -80,14 +73,13 @@ class DeviceBatches:
         size = self._stream.batch_size
         for number in range(start, len(self)):
             whole = positions[number * size : (number + 1) * size]
-            index = torch.from_numpy(whole[self._rank :: self._world]).to(self._device)
+            index = torch.from_numpy(whole).to(self._device)
             yield StoredBatch(
                 resident.energies[index],
                 {name: values[index] for name, values in resident.conditions.items()},
                 resident.rows[index],
                 resident.mantissa_bits[index],
                 resident.is_rounded,
-                num_total=len(whole),
             )
 
     def _fits_device(self) -> bool:
@@ -100,13 +92,20 @@ class DeviceBatches:
 
     def _put_on_device(self) -> StoredBatch:
         stream = self._stream
-        return _stored(
-            stream.showers,
-            stream.rows,
-            stream.mantissa_bits,
-            num_total=len(stream.rows),
-            device=self._device,
-        )
+        return _stored(stream.showers, stream.rows, stream.mantissa_bits, device=self._device)
+
+
+def share_of(whole: PartInput, rank: int, world: int) -> PartInput:
+    """Give what process `rank` of `world` computes: every shower of the batch in one of them."""
+    if world == 1:
+        return whole
+
+    def cut(values: Tensor) -> Tensor:
+        by_shower = values.view(-1, whole.rows_per_shower, *values.shape[1:])
+        return by_shower[rank::world].reshape(-1, *values.shape[1:])
+
+    context = None if whole.context is None else cut(whole.context)
+    return PartInput(cut(whole.features), context, whole.rows_per_shower)
 
 
 class BatchPreparation:
@@ -147,7 +146,6 @@ def _stored(
     rows: npt.NDArray[np.int64],
     mantissa_bits: npt.NDArray[np.int64],
     *,
-    num_total: int,
     device: torch.device,
 ) -> StoredBatch:
     def tensor(values: npt.NDArray[np.generic]) -> Tensor:
@@ -159,5 +157,4 @@ def _stored(
         tensor(rows),
         tensor(mantissa_bits),
         bool((mantissa_bits > 0).any()),
-        num_total,
     )

@@ -62,10 +62,12 @@ class LoggerConfig:
     kind: str = "csv"
     project: str = "calo-train"
     mode: str = "offline"
+    finish_limit: str = "1min"
 
     def __post_init__(self) -> None:
         _require_choice("logger.kind", self.kind, ("csv", "tensorboard", "wandb"))
         _require_choice("logger.mode", self.mode, ("offline", "online"))
+        parse_quantity(self.finish_limit, "duration", where="logger.finish_limit")
 
 
 @dataclass(frozen=True)

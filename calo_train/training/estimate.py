@@ -84,7 +84,6 @@ def _measure(module: GroupModule, config: RunConfig) -> StageEstimate:
             config.trainer,
             num_epochs=1,
             callbacks=[clock],
-            logger=None,
             folder=Path(folder),
             num_batches=_NUM_BATCHES,
         )
@@ -115,4 +114,4 @@ class _BatchClock(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the time of the newest batch."""
-        self.seconds_per_shower = (time.monotonic() - self._started) / batch.num_total
+        self.seconds_per_shower = (time.monotonic() - self._started) / batch.num_showers

@@ -21,22 +21,23 @@ from calo_train.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from calo_train.training.faults import machine_faults
 from calo_train.training.lock import beat
 from calo_train.training.metrics_file import append_metrics, keep_epochs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lightning.pytorch.loggers import Logger
-
     from calo_train.training.config import TrainerConfig
     from calo_train.training.group_module import GroupModule
+    from calo_train.training.loggers import MetricsLogger
     from calo_train.training.metrics_file import EpochMetrics
     from calo_train.training.run_folder import RunFolder
     from calo_train.training.stopping import StopRequest
     from calo_train.training.work import WorkDisplay
 
 METRICS = "metrics.csv"
+_LOGGED = "epochs_logged"  # how many epochs the logger has been given
 _HEARTBEAT = 60.0  # seconds
 # Of the time of a training; large models on slow disks are saved less often than asked for.
 _LARGEST_SAVING_SHARE = 0.03
@@ -50,7 +51,7 @@ class FitContext:
     run: RunFolder
     lock: Path
     trainer: TrainerConfig
-    logger: Logger | None
+    logger: MetricsLogger | None
     stop: StopRequest
     display: WorkDisplay
 
@@ -77,10 +78,10 @@ def fit_group(module: GroupModule, context: FitContext) -> None:
             context.trainer,
             num_epochs=module.num_epochs - module.epoch,
             callbacks=[_FitCallback(folder, context)],
-            logger=context.logger,
             folder=folder,
         )
-        trainer.fit(module)
+        with machine_faults(module, str(context.run.path)):
+            trainer.fit(module)
     if module.global_rank == 0:
         _store_parts(module, context.run)
         discard_checkpoints(folder)
@@ -93,7 +94,6 @@ def build_trainer(
     *,
     num_epochs: int,
     callbacks: list[Callback],
-    logger: Logger | None,
     folder: Path,
     num_batches: int | None = None,
 ) -> Trainer:
@@ -114,7 +114,7 @@ def build_trainer(
         limit_train_batches=num_batches,
         limit_val_batches=num_batches,
         callbacks=callbacks,
-        logger=logger if logger is not None else False,
+        logger=False,
         plugins=plugins,
         default_root_dir=folder,
         deterministic=config.deterministic,
@@ -160,12 +160,23 @@ class _FitCallback(Callback):
         self._interval = parse_quantity(
             context.trainer.checkpoint_interval, "duration", where="trainer.checkpoint_interval"
         )
-        self._saved = self._beaten = time.monotonic()
+        self._saved = time.monotonic()
+        self._beaten = -math.inf
         self._save_seconds = 0.0  # that the last checkpoint took
+        self._num_logged = _read_number(folder / _LOGGED)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take over the signals from Lightning."""
+        module: GroupModule = pl_module
         self._context.stop.listen()
+        self._context.display.group_started(module)
+        before = module.processes_before
+        if before not in (None, trainer.world_size):
+            _log.warning(
+                "going on with %d processes where %d trained before: the batch and its noise are "
+                "the same, but sums are rounded differently, so the bits of the weights differ",
+                trainer.world_size, before,
+            )  # fmt: skip
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -180,7 +191,7 @@ class _FitCallback(Callback):
     ) -> None:
         """Show the batch; save when it is time or when a stop is asked for."""
         module: GroupModule = pl_module
-        self._context.display.batch_done(module, batch.num_total)
+        self._context.display.batch_done(module, batch.num_showers)
         self._beat()
         if module.batch >= module.num_batches:
             return  # the end of the epoch saves
@@ -199,7 +210,7 @@ class _FitCallback(Callback):
         self._warn_of_bad_validations(module, rows)
         if module.global_rank == 0:
             append_metrics(self._folder / METRICS, rows)
-            self._log_rows(module, rows)
+            self._log_epoch(module, rows)
         self._context.display.epoch_done(module, rows)
         is_stopping = self._is_stopping(trainer)
         if is_stopping or self._is_due():
@@ -218,16 +229,20 @@ class _FitCallback(Callback):
                     "be chosen (counted in run.yaml)", part.name, module.epoch,
                 )  # fmt: skip
 
-    def _log_rows(self, module: GroupModule, rows: list[EpochMetrics]) -> None:
-        if self._context.logger is None:
+    def _log_epoch(self, module: GroupModule, rows: list[EpochMetrics]) -> None:
+        """Give the logger an epoch, once: a resumed training repeats some since its checkpoint."""
+        logger, stage = self._context.logger, module.group.stage.name
+        if logger is None or module.epoch <= self._num_logged:
             return
-        metrics: dict[str, float] = {}
+        self._num_logged = module.epoch
+        (self._folder / _LOGGED).write_text(str(module.epoch), encoding="utf-8")
+        values: dict[str, float] = {f"{stage}/epoch": module.epoch}
         for row in rows:
-            prefix = f"{module.group.stage.name}/{row.part}"
-            metrics[f"{prefix}/train_loss"] = row.train_loss
-            metrics[f"{prefix}/validation_loss"] = row.validation_loss
-            metrics[f"{prefix}/learning_rate"] = row.learning_rate
-        self._context.logger.log_metrics(metrics, step=module.epoch)
+            prefix = f"{stage}/{row.part}"
+            values[f"{prefix}/train_loss"] = row.train_loss
+            values[f"{prefix}/validation_loss"] = row.validation_loss
+            values[f"{prefix}/learning_rate"] = row.learning_rate
+        logger.log(values, stage=stage)
 
     def _is_stopping(self, trainer: Trainer) -> bool:
         raised = self._context.stop.is_raised
@@ -250,8 +265,15 @@ class _FitCallback(Callback):
     def _beat(self) -> None:
         now = time.monotonic()
         if now - self._beaten >= _HEARTBEAT:
-            beat(self._context.lock)
+            beat(self._context.lock, **self._context.display.progress)
             self._beaten = now
+
+
+def _read_number(path: Path) -> int:
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _store_parts(module: GroupModule, run: RunFolder) -> None:

@@ -3,8 +3,8 @@
 Optimisation is manual. All parts of the group see the same batch; those of equal shape are
 computed together, and the gradient of a part is its own, so that a part is trained alike whatever
 it is grouped with, up to the order of sums. With several processes gradients are averaged over
-all showers of the batch. A step waits for the device once, for the check that all losses and
-gradients are finite.
+all showers of the batch, whose noise is that of one process. A step waits for the device once,
+for the check that all losses and gradients are finite.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from calo_train.training.batches import (
     BatchPreparation,
     DeviceBatches,
     StoredBatch,
+    share_of,
 )
 from calo_train.training.metrics_file import EpochMetrics
 from calo_train.training.optimiser import GroupOptimiser, StepPlan
@@ -57,6 +58,7 @@ class GroupModule(LightningModule):
         self.work = work
         self.epoch = 0  # epochs that are finished
         self.batch = 0  # batches of the running epoch that are finished
+        self.processes_before: int | None = None  # that wrote the checkpoint it goes on from
         self._seed = seed
         self._data = data
         settings = group.stage.training
@@ -133,10 +135,9 @@ class GroupModule(LightningModule):
 
     def training_step(self, stored: StoredBatch, _batch_index: int) -> None:
         """Take one optimiser step of every active part."""
-        rank = self.global_rank
-        words = (self.group.stage.name, self.epoch, self.batch, rank)
+        words = (self.group.stage.name, self.epoch, self.batch, self.global_rank)
         random = keyed_generator(
-            self.device, self._seed, f"{self.group.stage.name} train", self.epoch, self.batch, rank
+            self.device, self._seed, f"{self.group.stage.name} train", self.epoch, self.batch, 0
         )
         batch = self._prepare.training(stored, random, self.dtype_of_flows)
         inputs = self._inputs(batch, random)
@@ -149,7 +150,7 @@ class GroupModule(LightningModule):
                 torch.manual_seed(keyed_seed(self._seed, "dropout", stack.parts[0].name, *words))
             losses = stack.losses([inputs(part.index) for part in stack.parts])
             # Divided by all showers of the batch: summed over processes this is the batch mean.
-            self.manual_backward(losses.sum() / stored.num_total)
+            self.manual_backward(losses.sum() / stored.num_showers)
             return losses.detach()
 
         losses = self._side_by_side.map(carry_back, self.stacks)
@@ -168,8 +169,10 @@ class GroupModule(LightningModule):
         return not self._steps.is_start(self.epoch, self.batch)
 
     def _inputs(self, batch: ShowerBatch, random: torch.Generator) -> Callable[[int], PartInput]:
+        """Prepare the whole batch, and give of each part what this process computes."""
         indices = [part.index for part in self.active_parts]
-        return self.group.stage.inputs(batch, indices, random)
+        whole = self.group.stage.inputs(batch, indices, random)
+        return lambda index: share_of(whole(index), self.global_rank, self.trainer.world_size)
 
     def _clip_gradients(self) -> list[Tensor]:
         limit = self.group.stage.training.gradient_clip
@@ -241,7 +244,7 @@ class GroupModule(LightningModule):
             f"{self.group.stage.name} validation",
             0,
             batch_index,
-            self.global_rank,
+            0,
         )
         batch = self._prepare.validation(stored, random, self.dtype_of_flows)
         inputs = self._inputs(batch, random)
@@ -295,6 +298,7 @@ class GroupModule(LightningModule):
             "epoch": self.epoch,
             "batch": self.batch,
             "num_epochs": self.num_epochs,
+            "num_processes": self.trainer.world_size,
             "optimiser": self._optimiser.state(),
             "parts": parts,
         }
@@ -310,6 +314,7 @@ class GroupModule(LightningModule):
                 "restart=true, which deletes nothing",
             )
         self.epoch, self.batch = state["epoch"], state["batch"]
+        self.processes_before = state.get("num_processes")
         for part in self.parts:
             load_part_state(part, state["parts"][part.name])
         self._leave_stopped()
@@ -333,16 +338,15 @@ class GroupModule(LightningModule):
 
     def _device_batches(self, name: str, stream: BatchStream) -> DeviceBatches:
         if name not in self._loaders:
-            self._loaders[name] = DeviceBatches(
-                stream, self.device, rank=self.global_rank, world=self.trainer.world_size
-            )
+            self._loaders[name] = DeviceBatches(stream, self.device)
         return self._loaders[name]
 
     def _diverged(
         self, part: Part, part_input: PartInput, batch: ShowerBatch, losses: Tensor
     ) -> DivergedError:
         bad = (~torch.isfinite(losses)).nonzero().flatten()
-        rows = batch.rows[bad if len(bad) else slice(None)][:5].tolist()
+        own = batch.rows[self.global_rank :: self.trainer.world_size]
+        rows = own[bad if len(bad) else slice(None)][:5].tolist()
         largest = float(part_input.features.abs().max())
         return DivergedError(
             f"the loss of part {self.group.stage.name}/{part.name} is not finite "

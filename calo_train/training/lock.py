@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import socket
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calo_train.atomic_files import machine_error
+from calo_train.atomic_files import machine_error, write_text
 from calo_train.errors import MachineError
+from calo_train.quantities import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PROGRESS = ("share_done", "seconds_left")  # that an owner may tell with its heartbeat
 _FOREIGN_STALE_AFTER = 1800.0  # seconds without a heartbeat from another host
 _log = logging.getLogger(__name__)
 
@@ -39,9 +42,27 @@ def owned(path: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def beat(path: Path) -> None:
-    """Show other hosts that the owner is alive."""
-    path.touch()
+def beat(path: Path, **progress: float) -> None:
+    """Show other hosts that the owner is alive, and leave word of its memory and progress."""
+    owner = _read(path)
+    if owner is None or owner.get("pid") != os.getpid():
+        path.touch()  # a further process of the owner's training
+        return
+    write_text(path, json.dumps({**owner, "peak_memory": peak_memory(), **progress}))
+
+
+def peak_memory() -> int:
+    """Give the most memory that this process has held at once, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def read_progress(path: Path) -> dict[str, float]:
+    """Give what the living owner of a lock last said of its progress; empty where none does."""
+    owner = _read(path)
+    if owner is None or not _is_alive(owner, path):
+        return {}
+    return {key: float(owner[key]) for key in PROGRESS if isinstance(owner.get(key), int | float)}
 
 
 def describe_owner(path: Path) -> str | None:
@@ -53,20 +74,34 @@ def describe_owner(path: Path) -> str | None:
 def _acquire(path: Path) -> None:
     for _ in range(2):
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            _create(path, json.dumps(_self()))
         except FileExistsError:
             _take_over(path)
             continue
         except OSError as error:
             raise machine_error(error, path) from error
-        with os.fdopen(descriptor, "w", encoding="utf-8") as lock:
-            json.dump(_self(), lock)
         return
     raise MachineError(
         "another process took this run at the same moment",
         where=str(path),
         do="wait for it, or train under another name=...",
     )
+
+
+def _create(path: Path, content: str) -> None:
+    """Create a file that must not exist, with its content from the first moment on."""
+    whole = path.with_name(f".{path.name}.own-{os.getpid()}")
+    whole.write_text(content, encoding="utf-8")
+    try:
+        os.link(whole, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: others may see it empty for a moment
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as lock:
+            lock.write(content)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _take_over(path: Path) -> None:
@@ -78,7 +113,33 @@ def _take_over(path: Path) -> None:
             do="wait for it, stop it, or train under another name=...",
         )
     _log.info("taking over the lock of a process that is gone (%s)", _words(owner or {}))
-    path.unlink(missing_ok=True)
+    if owner is not None and owner.get("host") == socket.gethostname():
+        _say_how_it_ended(owner)
+    _remove(path, owner)
+
+
+def _remove(path: Path, owner: dict[str, Any] | None) -> None:
+    """Remove the lock of `owner`, and no other that a faster process put there meanwhile."""
+    aside = path.with_name(f".{path.name}.stale-{os.getpid()}")
+    try:
+        path.rename(aside)  # of several processes one succeeds
+    except FileNotFoundError:
+        return
+    if _read(aside) != owner:
+        with suppress(OSError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+
+
+def _say_how_it_ended(owner: dict[str, Any]) -> None:
+    """Tell what a lock that was left behind means: every other end removes it."""
+    peak = owner.get("peak_memory")
+    held = f"; it held up to {format_size(peak)}" if isinstance(peak, int) else ""
+    _log.warning(
+        "that process was killed (signal 9), or the machine went down%s. Where the kernel killed "
+        "it for want of memory, lower dataset.memory_budget",
+        held,
+    )
 
 
 def _self() -> dict[str, Any]:

@@ -1,22 +1,39 @@
-"""Loggers beside metrics.csv: TensorBoard files, or one W&B run a training."""
+"""Loggers beside metrics.csv: TensorBoard files, or one W&B run a training.
+
+Only the process that keeps a run's records logs. What is sent to W&B is the configuration without
+paths, the loss curves and, by `calo-eval`, figures and one table.
+"""
 
 from __future__ import annotations
 
-import logging
 import secrets
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from calo_train.errors import UsageError
+from calo_train.families.targets import family_name
+from calo_train.quantities import parse_quantity
+from calo_train.tracking import TrackedRun, Tracker
+from calo_train.training.tensorboard import TensorBoardFiles
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
+    from collections.abc import Mapping
 
     from calo_train.training.config import LoggerConfig, RunConfig
     from calo_train.training.run_folder import RunFolder
 
-_FINISH_LIMIT = 60  # seconds that a server may take at the end
-_log = logging.getLogger(__name__)
+STOPPING_LIMIT = 10.0  # seconds for a server when a batch system wants the node back
+TENSORBOARD = "tensorboard"
+
+
+class MetricsLogger(Protocol):
+    """Where a fit's metrics go beside metrics.csv; names are `stage/part/metric`."""
+
+    def log(self, values: Mapping[str, float], *, stage: str) -> None:
+        """Add the metrics of one epoch of a stage."""
+
+    def close(self, limit: float | None = None) -> None:
+        """Finish, waiting for a server for at most `limit` seconds."""
 
 
 def require_logger(config: LoggerConfig) -> None:
@@ -30,65 +47,37 @@ def require_logger(config: LoggerConfig) -> None:
         )
 
 
-def build_logger(config: RunConfig, run: RunFolder) -> Logger | None:
+def build_logger(config: RunConfig, run: RunFolder) -> MetricsLogger | None:
     """Build the chosen logger; None for csv, which is always written."""
     if config.logger.kind == "tensorboard":
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        return TensorBoardLogger(save_dir=run.path, name="tensorboard", version="")
+        return TensorBoardFiles(run.path / TENSORBOARD)
     if config.logger.kind == "wandb":
-        return _wandb_logger(config, run)
+        return tracker(config, run)
     return None
 
 
-def close_logger(logger: Logger | None, *, kind: str) -> None:
-    """Finish a W&B run so that the command does not wait for a server at its end."""
-    if logger is None or kind != "wandb":
-        return
-    import wandb
-
-    wandb.finish()
-
-
-def _wandb_logger(config: RunConfig, run: RunFolder) -> Logger:
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
-
-    # A stored id makes a resumed training the same W&B run.
+def tracker(config: RunConfig, run: RunFolder) -> Tracker:
+    """Start writing the one W&B run of a training; its id is kept in run.yaml."""
+    # A stored id makes a resumed training, and its evaluation, the same W&B run.
     run_id = run.read_record().get("wandb_id") or secrets.token_hex(4)
     run.update_record(wandb_id=run_id)
-    is_offline = config.logger.mode == "offline"
-    # Sent are config and metrics; no host, program path, environment, console or code.
-    settings = wandb.Settings(
-        console="off",
-        x_disable_meta=True,
-        x_disable_machine_info=True,
-        disable_git=True,
-        disable_code=True,
-        host="anon",
-        x_save_requirements=False,
-        silent=True,
-        init_timeout=_FINISH_LIMIT,
-    )
-    logger = WandbLogger(
-        project=config.logger.project,
-        name=f"{config.dataset.name}/{config.name}",
-        id=run_id,
-        save_dir=run.path,
-        offline=is_offline,
-        resume="allow",
-        settings=settings,
+    logger = config.logger
+    limit = parse_quantity(logger.finish_limit, "duration", where="logger.finish_limit")
+    model = family_name(config.family)
+    tracked = TrackedRun(
+        run_id=str(run_id),
+        project=logger.project,
+        name=f"{config.dataset.name}/{model}/{config.name}",
+        folder=str(run.path.absolute()),
+        is_online=logger.mode == "online",
+        finish_limit=limit,
         config=_without_paths(config.resolved),
     )
-    _ = logger.experiment
-    if is_offline:
-        _log.info(
-            "W&B is offline; send the run later with: wandb sync %s/wandb/offline-*", run.path
-        )
-    return logger
+    return Tracker(tracked, where=run.path)
 
 
-def _without_paths(resolved: Any) -> dict[str, Any]:
-    sent = {key: value for key, value in resolved.items() if key != "runs_folder"}
+def _without_paths(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    kept_back = ("runs_folder", "launcher")
+    sent = {key: value for key, value in resolved.items() if key not in kept_back}
     sent["dataset"] = {key: value for key, value in sent["dataset"].items() if key != "path"}
     return sent

@@ -43,6 +43,8 @@ def keep_epochs(path: Path, num_epochs: int) -> None:
     """Drop rows of epochs from `num_epochs` on, which a resumed fit will write again."""
     if not path.exists():
         return
-    header, *rows = path.read_text(encoding="utf-8").splitlines()
-    kept = [row for row in rows if int(row.partition(",")[0]) < num_epochs]
-    write_text(path, "\n".join([header, *kept]) + "\n")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # A kill may leave the header or the last row cut short.
+    whole = [line.split(",") for line in lines[1:] if line.count(",") == len(_COLUMNS) - 1]
+    kept = [",".join(row) for row in whole if row[0].isdigit() and int(row[0]) < num_epochs]
+    write_text(path, "\n".join([",".join(_COLUMNS), *kept]) + "\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from calo_train.atomic_files import require_free_space, require_writable
+from calo_train.atomic_files import remove_leftovers, require_free_space, require_writable
 from calo_train.errors import CaloTrainError, Stopped, UsageError
 from calo_train.families.generator import Generator, save_generator
 from calo_train.nn.flows import count_parameters
@@ -22,7 +22,7 @@ from calo_train.training.fit import FitContext, fit_group, require_devices
 from calo_train.training.group_module import GroupModule
 from calo_train.training.grouping import group_sizes, largest_stack
 from calo_train.training.lock import owned
-from calo_train.training.loggers import build_logger, close_logger, require_logger
+from calo_train.training.loggers import STOPPING_LIMIT, build_logger, require_logger
 from calo_train.training.plan import Group, plan_groups
 from calo_train.training.provenance import describe_hardware, describe_program, is_main_process
 from calo_train.training.run_folder import RunFolder, finished_parts
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from calo_train.families.contracts import Stage
     from calo_train.training.config import RunConfig
+    from calo_train.training.loggers import MetricsLogger
 
 RECORD_FORMAT = 1
 DISK_COPIES = (
@@ -112,13 +113,18 @@ def is_finished(run: RunFolder) -> bool:
 
 
 def _train_as_owner(config: RunConfig, run: RunFolder, lock: Path) -> list[str]:
-    logger = None
+    if config.only is None:
+        _remove_leftovers(run)
+    logger = build_logger(config, run)
     try:
-        if config.logger.kind != "csv":
-            logger = build_logger(config, run)
         data, stages = _train_stages(config, run, lock, logger=logger)
-    finally:
-        close_logger(logger, kind=config.logger.kind)
+    except Stopped:
+        _close(logger, STOPPING_LIMIT)
+        raise
+    except BaseException:
+        _close(logger)
+        raise
+    _close(logger)
     keys = _part_keys(stages)
     missing = [key for key in keys if key not in finished_parts(run, keys)]
     if not missing:
@@ -126,8 +132,20 @@ def _train_as_owner(config: RunConfig, run: RunFolder, lock: Path) -> list[str]:
     return missing
 
 
+def _close(logger: MetricsLogger | None, limit: float | None = None) -> None:
+    if logger is not None:
+        logger.close(limit)
+
+
+def _remove_leftovers(run: RunFolder) -> None:
+    """Remove what a killed process left half written outside the folders of single fits."""
+    for folder in (run.path, run.generator, *run.path.glob("stages/*/parts")):
+        for leftover in remove_leftovers(folder):
+            _log.info("removed %s, which a killed process left half written", leftover.name)
+
+
 def _train_stages(
-    config: RunConfig, run: RunFolder, lock: Path, *, logger: Any
+    config: RunConfig, run: RunFolder, lock: Path, *, logger: MetricsLogger | None
 ) -> tuple[TrainingData, tuple[Stage, ...]]:
     data = prepare_data(config)
     family = config.family

@@ -29,6 +29,13 @@ class WorkDisplay:
         self._epoch_started = time.monotonic()
         self._note = ""
 
+    @property
+    def progress(self) -> dict[str, float]:
+        """Share done and seconds left, for those who look from outside."""
+        left = self._progress.seconds_left
+        told = {"share_done": self._progress.share_done}
+        return told if left is None else told | {"seconds_left": left}
+
     def group_started(self, module: GroupModule) -> None:
         """Count what a resumed group has behind it."""
         behind = module.batch * module.group.stage.training.batch_size
