@@ -19,6 +19,7 @@ from calo_train.families.settings import build_family
 from calo_train.geometry import Geometry, geometry_from_mapping
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.showers.statistics import ShowerStatistics
+from calo_train.yaml_text import YamlError, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 FORMAT = "calo-train generator"
 FORMAT_VERSION = 1
 MANIFEST = "generator.yaml"
-_MAX_MANIFEST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def load_generator(folder: Path) -> Generator:
     manifest = _read_manifest(path)
     try:
         generator = _from_manifest(manifest, folder)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__} {error}") from error
     return replace(generator, fingerprint=_fingerprint(path))
 
@@ -176,12 +176,10 @@ def _load_part(folder: Path, key: str, entry: Mapping[str, Any]) -> dict[str, Te
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise _damaged(path, f"larger than {_MAX_MANIFEST_BYTES >> 20} MiB")
     try:
-        manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from error
+        manifest = read_yaml(path)
+    except YamlError as error:
+        raise _damaged(path, str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _damaged(path, "it does not say that it is a generator")
     version = manifest.get("format_version")

@@ -95,7 +95,12 @@ def geometry_from_xml(path: Path, particle: str, *, layer_thickness: float = 1.0
         raise DataError(
             "a binning file over 1 MiB", where=str(path), do="give the published binning XML"
         )
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8 text: {error}", where=str(path), do="give the published binning XML"
+        ) from error
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise DataError(
             "a binning file with a document type", where=str(path), do="remove DOCTYPE and ENTITY"

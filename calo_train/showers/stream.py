@@ -17,25 +17,27 @@ from __future__ import annotations
 
 import math
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from calo_train.errors import MachineError
 from calo_train.showers.showers import Showers, concatenate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from calo_train.showers.showers import FloatArray
     from calo_train.showers.source import ShowerSource
 
 IndexArray = npt.NDArray[np.int64]
 
+READING_LIMIT = 600.0  # seconds for one super-block; a slow disk reads gigabytes in that time
+_STOPPING_LIMIT = 5.0  # seconds for the block in hand when an epoch is left early
 _BLOCK_ROWS = 256  # consecutive rows that are read together
 _MIN_BLOCKS = 16  # places of the file that a super-block mixes, where memory allows
 # A shuffled and a sequential stream share one budget: training and validation rows.
@@ -140,20 +142,19 @@ class BatchStream:
             if len(left):
                 wanted.append((blocks, left))
         stop = threading.Event()
-        reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="showers")
+        ahead = _Ahead(self._load, wanted[0][0], stop) if wanted else None
         try:
-            ahead = [reader.submit(self._load, blocks, stop) for blocks, _ in wanted[:1]]
-            for number, (_, order) in enumerate(wanted):
-                held = ahead.pop().result()
-                ahead += [
-                    reader.submit(self._load, blocks, stop)
-                    for blocks, _ in wanted[number + 1 : number + 2]
-                ]
+            for (_, order), following in zip_longest(wanted, wanted[1:]):
+                assert ahead is not None
+                held = ahead.result()
+                if following is not None:
+                    ahead = _Ahead(self._load, following[0], stop)
                 yield held, order
                 del held
         finally:
             stop.set()
-            reader.shutdown(cancel_futures=True)
+            if ahead is not None:
+                ahead.join()
 
     def _superblocks(self, epoch: int) -> Iterator[tuple[list[IndexArray], IndexArray]]:
         """Yield the blocks of each super-block, and all its rows in the order of the epoch."""
@@ -205,6 +206,51 @@ class BatchStream:
 
     def _random(self, epoch: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence((self._seed, epoch))))
+
+
+class _Ahead:
+    """Rows that a thread of its own reads; a thread that hangs holds up nobody's end."""
+
+    def __init__(
+        self,
+        load: Callable[[list[IndexArray], threading.Event], HostBatch],
+        blocks: list[IndexArray],
+        stop: threading.Event,
+    ) -> None:
+        self._load = load
+        self._blocks = blocks
+        self._stop = stop
+        self._batch: HostBatch | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="showers", daemon=True)
+        self._thread.start()
+
+    def result(self) -> HostBatch:
+        """Wait for the rows; raise what reading them raised, or MachineError when it hangs."""
+        self._thread.join(READING_LIMIT)
+        if self._thread.is_alive():
+            rows = f"{self._blocks[0][0]} to {self._blocks[-1][-1]}"
+            raise MachineError(
+                f"reading the data hangs: nothing came in {READING_LIMIT:.0f} s",
+                where=f"data rows {rows}",
+                do="check the file system that the data lie on; the same command goes on from the "
+                "last checkpoint",
+            )
+        if self._error is not None:
+            raise self._error
+        assert self._batch is not None
+        batch, self._batch = self._batch, None
+        return batch
+
+    def join(self) -> None:
+        """Wait a moment for a read that was told to stop."""
+        self._thread.join(_STOPPING_LIMIT)
+
+    def _run(self) -> None:
+        try:
+            self._batch = self._load(self._blocks, self._stop)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+            self._error = error
 
 
 def _packed(sizes: list[int], capacity: int) -> list[int]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _TOP_KEYS = ("dataset", "model", "trainer", "logger", "name", "runs_folder", "seed", "only",
              "restart", "dry_run")  # fmt: skip
+_NEEDED_KEYS = ("dataset", "model", "trainer", "logger", "name", "runs_folder", "seed", "only",
+                "restart", "dry_run")  # fmt: skip
 # Keys that may change when a run goes on: they do not enter what is trained.
 FREE_KEYS = ("trainer", "logger", "only", "restart", "dry_run", "runs_folder", "dataset.path",
              "dataset.memory_budget", "dataset.doi", "dataset.published_files", "dataset.papers",
@@ -104,6 +106,20 @@ def check_config(resolved: Mapping[str, Any]) -> RunConfig:
                 f"unknown key '{key}'",
                 where="the composed configuration",
                 do=f"use a key that exists; {nearest_names(str(key), _TOP_KEYS)}",
+            )
+    for key in _NEEDED_KEYS:
+        if key not in resolved:
+            raise UsageError(
+                f"'{key}' is missing",
+                where="the composed configuration",
+                do=f"give it a value, or take it from {key}.yaml under calo_train/conf",
+            )
+    for key in ("dataset", "model", "trainer", "logger"):
+        if not isinstance(resolved[key], Mapping):
+            raise UsageError(
+                f"'{key}' is {resolved[key]!r}, not a group of keys",
+                where="the composed configuration",
+                do=f"choose one with {key}=NAME",
             )
     name = str(resolved["name"])
     if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):

@@ -15,6 +15,7 @@ import yaml
 from calo_train.atomic_files import machine_error, write_text
 from calo_train.errors import DataError, UsageError
 from calo_train.training.config import differing_keys
+from calo_train.yaml_text import YamlError, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,8 +162,8 @@ def held_out_reference(path: Path) -> tuple[ShowerSource, Split]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path)
+    except (OSError, YamlError) as error:
         raise _damaged(path, str(error).splitlines()[0]) from error
     if not isinstance(content, dict):
         raise _damaged(path, "it holds no keys")

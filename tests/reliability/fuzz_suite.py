@@ -69,7 +69,9 @@ def judge(target: Target, chance: random.Random, folder: Path) -> str:
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
             where = where.tb_next
-        place = "" if where is None else f" in {where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
+        place = (
+            "" if where is None else f" in {where.tb_frame.f_code.co_filename}:{where.tb_lineno}"
+        )
         return f"{type(error).__name__}: {str(error)[:200]}{place}"
     return "accepted"
 

@@ -121,7 +121,18 @@ class BinningXml(Target):
         if chance.random() < 0.5:
             path.write_bytes(mutated_bytes(self._text.encode(), chance))
         else:
-            words = ("0", "-1", "1e400", "nan", "9" * 30, "", "0,0", "3,2,1", "<!DOCTYPE a>", "&a;")
+            words = (
+                "0",
+                "-1",
+                "1e400",
+                "nan",
+                "9" * 30,
+                "",
+                "0,0",
+                "3,2,1",
+                "<!DOCTYPE a>",
+                "&a;",
+            )
             text = self._text
             for _ in range(chance.randrange(1, 4)):
                 old = chance.choice(('"0,5,10,30"', '"1"', '"10"', '"0"', "Layer", "photon"))

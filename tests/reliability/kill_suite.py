@@ -40,6 +40,7 @@ _TRAINING = (
     "dataset.memory_budget=1GiB",
 )  # fmt: skip
 _NUM_SHOWERS = 600
+_MOST_PROBLEMS = 10  # then something is wrong with all
 _MOST_KILLS = 8  # of one run, so that every run also comes to its end
 
 
@@ -91,6 +92,8 @@ class Suite:
             "evaluation": self._evaluate_cycle,
         }[kind]
         while (left := target - self.tally.kills[kind]) > 0:
+            if len(self.tally.problems) > _MOST_PROBLEMS:
+                return
             self._number += 1
             cycle(f"{kind}-{self._number}", min(left, _MOST_KILLS))
 
@@ -208,9 +211,7 @@ def same_run(found: Path, expected: Path) -> list[str]:
         ):
             differences.append(f"{path.relative_to(expected)} differs")
     names = {str(path.relative_to(expected)) for path in expected.rglob("*")}
-    strays = [
-        path for path in found.rglob("*") if str(path.relative_to(found)) not in names
-    ]
+    strays = [path for path in found.rglob("*") if str(path.relative_to(found)) not in names]
     return differences + [f"{path.relative_to(found)} was left behind" for path in strays]
 
 
@@ -254,7 +255,8 @@ def main() -> None:
                 if left > 0 and time.monotonic() - started < asked.max_time:
                     suite.kill(kind, min(left, _MOST_KILLS))
             sys.stderr.write(f"{suite.tally.kills.total()} kills: {dict(suite.tally.kills)}\n")
-            if time.monotonic() - started >= asked.max_time:
+            is_late = time.monotonic() - started >= asked.max_time
+            if is_late or len(suite.tally.problems) > _MOST_PROBLEMS:
                 break
         result = suite.tally.as_mapping() | {
             "asked": asked.kills, "seed": asked.seed, "seconds": round(time.monotonic() - started),

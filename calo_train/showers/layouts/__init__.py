@@ -13,7 +13,7 @@ from calo_train.errors import DataError, UsageError, nearest_names
 from calo_train.showers.layouts.calochallenge import CaloChallenge
 from calo_train.showers.layouts.calogan import CaloGan
 from calo_train.showers.layouts.getting_high import GettingHigh
-from calo_train.showers.layouts.hdf5 import contents, names, open_hdf5
+from calo_train.showers.layouts.hdf5 import contents, damage_told, names, open_hdf5
 from calo_train.showers.layouts.layout import Layout, Units
 from calo_train.showers.layouts.native import Native
 from calo_train.showers.layouts.reader import ShowerFile
@@ -50,11 +50,12 @@ def open_file(path: Path, *, units: Units | None = None) -> ShowerFile:
     """
     file = open_hdf5(path)
     try:
-        layout = recognise(file, path)
-        columns = layout.columns(file, path)
-        opened = ShowerFile(path, file, layout, columns.with_units(units or Units()))
-        if units is None:
-            opened.require_declared_units()
+        with damage_told(path):
+            layout = recognise(file, path)
+            columns = layout.columns(file, path)
+            opened = ShowerFile(path, file, layout, columns.with_units(units or Units()))
+            if units is None:
+                opened.require_declared_units()
     except BaseException:
         file.close()
         raise

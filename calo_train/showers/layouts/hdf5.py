@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -44,6 +45,24 @@ def open_hdf5(path: Path) -> h5py.File:
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what h5py raises for a damaged structure into a DataError that names the file.
+
+    It is of no one kind: RuntimeError for trees and heaps, KeyError for objects, others for values.
+    """
+    try:
+        yield
+    except (RuntimeError, LookupError, OSError, ValueError, TypeError, ArithmeticError) as error:
+        raise DataError(
+            f"the file is damaged: {_first_line(error)}", where=str(path), do=_COPY_AGAIN
+        ) from error
+    except MemoryError as error:
+        raise DataError(
+            "the file asks for more memory than there is", where=str(path), do=_COPY_AGAIN
+        ) from error
 
 
 def contents(group: h5py.Group) -> list[str]:
@@ -102,7 +121,7 @@ def read_rows(array: h5py.Dataset, start: int, stop: int, *, path: Path) -> np.n
     """Read rows [start, stop); a damaged block is a DataError that names the rows."""
     try:
         return np.asarray(array[start:stop])
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
         raise DataError(
             f"rows {start} to {stop - 1} of '{array.name}' are damaged: {_first_line(error)}",
             where=str(path),

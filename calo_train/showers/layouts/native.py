@@ -11,13 +11,13 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import h5py
-import yaml
 
 from calo_train.errors import DataError
 from calo_train.geometry import geometry_from_mapping
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.showers.layouts.hdf5 import plain_attributes, require_array
 from calo_train.showers.layouts.layout import HOUSE_UNITS, Column, Columns, Layout
+from calo_train.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,8 +85,8 @@ def _geometry(text: object, path: Path) -> Geometry:
         raise DataError("the geometry is missing", where=where, do="write the file anew")
     try:
         # We write JSON, which is read a hundred times faster; people write YAML.
-        mapping = json.loads(text) if text.startswith("{") else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        mapping = json.loads(text) if text.startswith("{") else parse_yaml(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"the geometry is damaged: {str(error).splitlines()[0]}",
             where=where,
