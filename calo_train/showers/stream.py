@@ -236,6 +236,13 @@ class _Ahead:
                 do="check the file system that the data lie on; the same command goes on from the "
                 "last checkpoint",
             )
+        if isinstance(self._error, OSError | MemoryError):
+            raise MachineError(
+                f"reading the data failed: {self._error or type(self._error).__name__}",
+                where=f"data rows {self._blocks[0][0]} to {self._blocks[-1][-1]}",
+                do="check the file system, or lower dataset.memory_budget; the same command goes "
+                "on from the last checkpoint",
+            ) from self._error
         if self._error is not None:
             raise self._error
         assert self._batch is not None

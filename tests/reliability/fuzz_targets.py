@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 import string
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import detectors
 import h5py
@@ -20,6 +19,9 @@ from calo_train.geometry.sources import geometry_from_xml
 from calo_train.showers.layouts import create_showers, open_file
 from calo_train.training.config import check_config
 from calo_train.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import random
 
 OLD_GENERATOR = Path(__file__).parents[1] / "families/generator_format_1"
 # What breaks parsers: extremes, empties, other types, text that means something elsewhere.
@@ -37,7 +39,7 @@ class Target(ABC):
 
     name: ClassVar[str]
 
-    def prepare(self, folder: Path) -> None:
+    def prepare(self, folder: Path) -> None:  # noqa: B027 - most need nothing
         """Write what inputs are made from."""
 
     @abstractmethod
@@ -88,14 +90,15 @@ class ShowerStructure(Target):
                 "getting_high": ("30x30/energy", "30x30/layers"),
                 "calochallenge": ("incident_energies", "showers"),
             }[layout]:
-                if chance.random() < 0.9:
+                if chance.random() < 0.95:
                     _add_node(file, key, chance)
             if layout == "native":
                 file.attrs["layout"] = "native"
-                file.attrs["layout_version"] = chance.choice((1, 1, 1, 2, -1, "1", [1, 1]))
-                geometry = mutated_tree(_GRID, chance) if chance.random() < 0.7 else _GRID
+                versions = (1, 1, 1, 1, 1, 1, 2, -1, "1", [1, 1])
+                file.attrs["layout_version"] = chance.choice(versions)
+                geometry = mutated_tree(_GRID, chance) if chance.random() < 0.4 else _GRID
                 file.attrs["geometry"] = json.dumps(geometry, default=str)
-            if chance.random() < 0.3:
+            if chance.random() < 0.2:
                 _set_odd_attribute(file, chance)
         return path
 
@@ -187,6 +190,11 @@ TARGETS: dict[str, Target] = {
     for target in (ShowerBytes(), ShowerStructure(), BinningXml(), Manifest(), RunConfigFile())
 }
 
+_GOOD_SHAPES = {
+    "energies": (6, 48), "conditions/incident_energy": (6,), "conditions/polar_angle": (6,),
+    "30x30/energy": (6, 1), "30x30/layers": (6, 3, 4, 4), "incident_energies": (6, 1),
+    "showers": (6, 48),
+}  # fmt: skip
 _GRID = {
     "name": "cartesian",
     "axes": [
@@ -212,15 +220,15 @@ def read_showers(path: Path) -> None:
 
 
 def mutated_bytes(content: bytes, chance: random.Random) -> bytes:
-    """Change, cut out, put in or cut off some bytes; mostly few, near the front where headers are."""
+    """Change, cut out, put in or cut off some bytes; mostly few, often near the front."""
     mutated = bytearray(content)
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         reach = chance.choice((100, 2000, len(mutated)))
         place = chance.randrange(max(min(reach, len(mutated)), 1))
         kind = chance.random()
         if kind < 0.5:
-            mutated[place : place + 1] = bytes([chance.choice((0, 1, 127, 128, 255,
-                                                               chance.randrange(256)))])  # fmt: skip
+            value = chance.choice((0, 1, 127, 128, 255, chance.randrange(256)))
+            mutated[place : place + 1] = bytes([value])
         elif kind < 0.7:
             mutated[place : place + 8] = chance.choice((b"\xff" * 8, bytes(8), b"\x7f" * 8))
         elif kind < 0.8:
@@ -303,6 +311,9 @@ _YAML_BOMBS = [
 def _add_node(file: h5py.File, key: str, chance: random.Random) -> None:
     """Add an array, mostly as it should be, or something else under its name."""
     kind = chance.random()
+    if kind > 0.6:  # as it should be
+        file.create_dataset(key, data=np.ones(_GOOD_SHAPES[key], "f4"))
+        return
     rows = chance.choice((6, 6, 6, 0, 1, 7))
     if kind < 0.08:
         file.create_group(key)

@@ -1,7 +1,7 @@
 """Inside a training that is to be killed: a trace of its steps, and death amid a checkpoint.
 
 The trace tells how much was lost: `S TIME DUE` at the start and when a checkpoint was written, the
-next being due DUE seconds later, `B TIME` when a batch ended, `E` when it was the last of its epoch.
+next being due DUE seconds later, `B TIME` when a batch ended that was not the last of its epoch.
 """
 
 from __future__ import annotations
