@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+PROCESS = ["-m", "calo_train.tracking_process"]
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
 _log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ class Tracker:
         self._run = run
         self._where = where
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "calo_train.tracking_process"],
+        self._child = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, *PROCESS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -61,6 +62,10 @@ class Tracker:
         for thread in self._threads:
             thread.start()
         self._send(asdict(run))
+
+    @property
+    def run_id(self) -> str:
+        return self._run.run_id
 
     def log(self, values: Mapping[str, float], *, stage: str) -> None:
         """Add one row of metrics of a stage, `stage/...`, to the run's history."""

@@ -1,7 +1,7 @@
 """YAML from strangers: plain values only, and refused before it can grow or nest without end.
 
-PyYAML's safe loader builds no objects, but a kilobyte of anchors may stand for gigabytes once it is
-walked, and brackets may nest deeper than Python's stack.
+PyYAML's safe loader builds no objects, but a kilobyte of anchors may stand for gigabytes once it
+is walked, and brackets may nest deeper than Python's stack.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from calo_train.cli.judging import (
     parse_conditions,
     require_targets,
 )
+from calo_train.cli.report_logging import log_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,6 +90,10 @@ Timing = Annotated[
     bool,
     typer.Option("--timing", help="Measure the time that a shower takes (batch 1, 100, 10000)."),
 ]
+Wandb = Annotated[
+    bool,
+    typer.Option("--wandb", help="Add figures and table to the W&B run [default: as trained]."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a report of other inputs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print metrics.json.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only errors and the result.")]
@@ -115,6 +120,7 @@ def evaluate(
     self_check: SelfCheck = False,
     compare: Compare = None,
     fail_conditions: FailIf = None,
+    wandb: Wandb = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -157,6 +163,7 @@ def evaluate(
             is_forced=force,
             repetitions=timing_repetitions(is_full=full) if timing else None,
         )
+        log_report(request.targets, page, metrics, is_wandb=wandb)
         _print_result(page, metrics, is_json=as_json, is_quiet=quiet)
         from calo_train.evaluation.conditions import require_none_holds
 

@@ -33,7 +33,7 @@ def append_metrics(path: Path, rows: Iterable[EpochMetrics]) -> None:
     """Append rows, with a header in a new file."""
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table)
+        writer = csv.writer(table, lineterminator="\n")
         if is_new:
             writer.writerow(_COLUMNS)
         writer.writerows([getattr(row, name) for name in _COLUMNS] for row in rows)

@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +85,11 @@ def _serve(
     child = os.fork()
     if child == 0:
         os.close(receiver)
-        _judge_all(target, range(outcome.inputs, number), sender, seed, folder, deadline)
+        try:
+            _judge_all(target, range(outcome.inputs, number), sender, seed, folder, deadline)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(3)
         os._exit(0)
     os.close(sender)
     with os.fdopen(receiver, "rb", buffering=0) as answers:

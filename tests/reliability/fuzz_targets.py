@@ -6,6 +6,7 @@ import copy
 import json
 import string
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -91,7 +92,8 @@ class ShowerStructure(Target):
                 "calochallenge": ("incident_energies", "showers"),
             }[layout]:
                 if chance.random() < 0.95:
-                    _add_node(file, key, chance)
+                    with suppress(ValueError, OSError, KeyError, TypeError):  # a link is there
+                        _add_node(file, key, chance)
             if layout == "native":
                 file.attrs["layout"] = "native"
                 versions = (1, 1, 1, 1, 1, 1, 2, -1, "1", [1, 1])

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,9 +29,7 @@ import detectors
 import forked
 import kill_hooks
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from safetensors import safe_open
 
 # Of the kills; an evaluation costs ten trainings and writes only at its end.
 SHARES = {"training": 0.45, "checkpoint": 0.3, "sampling": 0.2, "evaluation": 0.05}
@@ -212,13 +210,26 @@ def same_run(found: Path, expected: Path) -> list[str]:
     differences = []
     for path in sorted(expected.rglob("*")):
         same = found / path.relative_to(expected)
-        if path.suffix in (".safetensors", ".csv") and (
-            not same.is_file() or same.read_bytes() != path.read_bytes()
+        if path.suffix in _CONTENT and (
+            not same.is_file() or _CONTENT[path.suffix](same) != _CONTENT[path.suffix](path)
         ):
             differences.append(f"{path.relative_to(expected)} differs")
     names = {str(path.relative_to(expected)) for path in expected.rglob("*")}
     strays = [path for path in found.rglob("*") if str(path.relative_to(found)) not in names]
     return differences + [f"{path.relative_to(found)} was left behind" for path in strays]
+
+
+def _tensors(path: Path) -> dict[str, object]:
+    """Give the bytes of all tensors and the metadata; in a file their order is by chance."""
+    with safe_open(path, framework="np") as stored:
+        tensors = {name: stored.get_tensor(name).tobytes() for name in stored.keys()}  # noqa: SIM118
+        return {**tensors, "metadata": stored.metadata()}
+
+
+_CONTENT: dict[str, Callable[[Path], object]] = {
+    ".safetensors": _tensors,
+    ".csv": Path.read_bytes,
+}
 
 
 def same_file(found: Path, expected: Path) -> list[str]:

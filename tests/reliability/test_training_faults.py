@@ -137,10 +137,9 @@ def fill_disk_at_second_checkpoint(folder: str) -> None:
     def full_save(self: Any, module: Any) -> None:
         saved.append(module)
         if len(saved) == 2:
-            with Path(folder, "ballast").open("wb", buffering=0) as ballast:
-                with suppress(OSError):
-                    while ballast.write(bytes(4096)):
-                        pass
+            with suppress(OSError), Path(folder, "ballast").open("wb", buffering=0) as ballast:
+                while ballast.write(bytes(4096)):
+                    pass
         save(self, module)
 
     _FitCallback._save = full_save

@@ -171,7 +171,7 @@ def test_without_a_network_the_message_says_what_to_put_where(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["../up.h5", "/etc/a.h5", ".hidden", "a\\b"])
 def test_record_cannot_name_a_file_outside_the_folder(name: str, tmp_path: Path) -> None:
-    """X5: what a server says decides where we write."""
+    """X4, X8: what a server says must not decide where we write."""
     with serving(Archive({name: b"x"})) as served, pytest.raises(DataError, match="file name"):
         published_files(ZENODO, "*", folder=tmp_path, mirror=served.url)
 
@@ -189,7 +189,7 @@ def test_record_that_is_none_is_refused(
 
 
 def test_address_of_another_kind_is_never_opened(tmp_path: Path) -> None:
-    """A record must not make us read a local file."""
+    """X8: a record must not make us read a local file."""
     local = PublishedFile("a.h5", 3, "file:///etc/hostname", "md5", "0" * 32)
     with pytest.raises(DataError, match="not a web address"):
         download_all([local], tmp_path)

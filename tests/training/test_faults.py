@@ -83,6 +83,7 @@ def test_read_only_folder_is_refused_before_data_are_read(
 def test_small_disk_is_refused_before_training(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """R9: before anything is trained."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 1000))
     arguments = commands.tiny_training(tiny_data, f"runs_folder={tmp_path}")
     with pytest.raises(MachineError, match="disk space") as refused:
@@ -92,6 +93,7 @@ def test_small_disk_is_refused_before_training(
 
 
 def test_second_process_on_a_run_is_refused(tmp_path: Path, tiny_data: Path) -> None:
+    """R7."""
     run = tmp_path / RUN
     run.mkdir(parents=True)
     with owned(run / "lock"):
@@ -100,6 +102,7 @@ def test_second_process_on_a_run_is_refused(tmp_path: Path, tiny_data: Path) -> 
 
 
 def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path, tiny_data: Path) -> None:
+    """R8, R22: locks are files created whole; no lock of the file system is used."""
     run = tmp_path / RUN
     with owned(tmp_path / "lock"):
         owner = json.loads((tmp_path / "lock").read_text(encoding="utf-8"))
@@ -123,13 +126,14 @@ def test_data_that_changed_during_a_run_are_refused(tmp_path: Path, tiny_data: P
 
 
 def test_a_gpu_that_is_not_there_is_no_silent_cpu_run(tmp_path: Path, tiny_data: Path) -> None:
+    """R14: what torch sees, and the way out."""
     hidden = {**commands.environment(), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         commands.command_line("calo-train", *commands.tiny_training(tiny_data, "trainer=gpu")),
         cwd=tmp_path, env=hidden, capture_output=True, text=True, timeout=commands.TIMEOUT,
         check=False,
     )  # fmt: skip
-    commands.require_message(done, 5, "GPU", "trainer=cpu")
+    commands.require_message(done, 5, "GPU", "torch", "visible", "trainer=cpu")
 
 
 def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, tiny_data: Path) -> None:
@@ -144,7 +148,7 @@ def test_dry_run_estimates_and_writes_nothing(tmp_path: Path, tiny_data: Path) -
 
 
 def test_checkpoint_of_another_format_is_refused(tiny_data: Path) -> None:
-    """The first format held a whole optimiser for each part."""
+    """R19: the first format held a whole optimiser for each part."""
     config = composed_run(commands.tiny_training(tiny_data))
     data = prepare_data(config)
     stages = config.family.stages(data.geometry, data.statistics, data.threshold)

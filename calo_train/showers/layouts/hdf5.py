@@ -51,7 +51,7 @@ def open_hdf5(path: Path) -> h5py.File:
 def damage_told(path: Path) -> Iterator[None]:
     """Turn what h5py raises for a damaged structure into a DataError that names the file.
 
-    It is of no one kind: RuntimeError for trees and heaps, KeyError for objects, others for values.
+    It is of no one kind: RuntimeError for trees and heaps, KeyError for objects, and others.
     """
     try:
         yield
