@@ -87,7 +87,7 @@ def _serve(
         os.close(receiver)
         try:
             _judge_all(target, range(outcome.inputs, number), sender, seed, folder, deadline)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the child must not go on as a second parent
             traceback.print_exc()
             os._exit(3)
         os._exit(0)

@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,6 +30,9 @@ import forked
 import kill_hooks
 import numpy as np
 from safetensors import safe_open
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Of the kills; an evaluation costs ten trainings and writes only at its end.
 SHARES = {"training": 0.45, "checkpoint": 0.3, "sampling": 0.2, "evaluation": 0.05}
