@@ -6,12 +6,14 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+KILLS ?= 500
+INPUTS ?= 10000
 DEMO_RUN := runs/ild_sample/l2lflows/quickstart
 BENCHMARKS := $(shell grep -l "^def main" benchmarks/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench browser-test wheel clean
+.PHONY: help setup demo test check bench browser-test kill-test fuzz-test wheel clean
 
 help: ## list the targets
 	@echo "make TARGET, with one of:"
@@ -59,6 +61,14 @@ bench: $(READY) ## measure speed beside peers; results go to docs/performance.md
 browser-test: $(READY) ## open the report in Chromium (needs chromium and chromedriver)
 	$(PIP) -e ".[dev,browser]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q browser_tests
+
+kill-test: $(READY) ## kill -9 commands 500 times (KILLS=...); the result goes to docs/results
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/kill_suite.py --kills $(KILLS) \
+	  --out docs/results/kills.json
+
+fuzz-test: $(READY) ## read 10,000 mutated files (INPUTS=...); the result goes to docs/results
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/fuzz_suite.py --inputs $(INPUTS) \
+	  --out docs/results/fuzz.json
 
 wheel: $(READY) ## build dist/*.whl
 	$(BIN)/python -m hatchling build -t wheel -d dist

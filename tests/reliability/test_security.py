@@ -146,11 +146,14 @@ def test_download_does_not_follow_a_redirect_to_a_file(
         open_url(redirecting_server)
 
 
+SECRETS = {
+    "WANDB_API_KEY": "5ec2e7" * 7, "MY_TOKEN": "T0K3N-OF-MINE", "AWS_SECRET": "ABC-S3CRET"
+}  # fmt: skip
+
+
 def set_secrets() -> None:
     """Put what looks like keys into the environment of a command."""
-    os.environ.update(
-        WANDB_API_KEY="5ec2e7" * 7, MY_TOKEN="T0K3N-OF-MINE", AWS_SECRET="ABC-S3CRET"
-    )
+    os.environ.update(SECRETS)
 
 
 def test_secrets_are_in_no_file_and_no_message(tmp_path: Path, tiny_data: Path) -> None:
@@ -166,6 +169,6 @@ def test_secrets_are_in_no_file_and_no_message(tmp_path: Path, tiny_data: Path) 
     host = os.uname().nodename
     for path in tmp_path.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
-        for secret in ("5ec2e7", "T0K3N-OF-MINE", "ABC-S3CRET", host):
+        for secret in (*SECRETS.values(), host):
             assert secret.encode() not in content, path
             assert secret not in path.name
