@@ -30,7 +30,7 @@ from fuzz_targets import TARGETS, Target
 from calo_train.errors import CaloTrainError
 
 TIME_LIMIT = 5.0  # seconds of processor time for one input
-_SILENCE_LIMIT = 120.0  # seconds of any clock: a child that waits for something
+_SILENCE_LIMIT = 600.0  # seconds of any clock: a child that waits for something
 _MEMORY_LIMIT = 3 << 30  # bytes of address space beyond what the child begins with
 
 

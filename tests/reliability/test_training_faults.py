@@ -32,6 +32,16 @@ RUN = "runs/native/l2lflows/default"
 OFTEN = "trainer.checkpoint_interval=0.01s"
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """The run that every disturbed one has to equal."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    words = commands.tiny_training(tiny_data)
+    done = forked.run("calo-train", *words, cwd=folder, log=folder / "log")
+    assert done.process.exitcode == 0, done.log
+    return folder / RUN
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     """Give all weights of a run's generator."""
     return {
@@ -76,7 +86,7 @@ def die_amid_second_checkpoint() -> None:
 
 
 def test_kill_while_a_checkpoint_is_written(
-    tmp_path: Path, tiny_data: Path, finished_run: Path
+    tmp_path: Path, tiny_data: Path, undisturbed: Path
 ) -> None:
     """R2: the previous one loads, the stray file is removed with a log line, the end is equal."""
     words = commands.tiny_training(tiny_data, OFTEN)
@@ -89,7 +99,7 @@ def test_kill_while_a_checkpoint_is_written(
     assert done.log.count(stray.name) == 1
     assert "going on at epoch" in done.log
     assert list((tmp_path / RUN).rglob(".*")) == []
-    require_equal(tmp_path / RUN, finished_run)
+    require_equal(tmp_path / RUN, undisturbed)
 
 
 def test_flipped_bit_of_a_checkpoint_is_found(
@@ -162,7 +172,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_disk_that_fills_up_stops_the_training_and_loses_nothing(
-    small_disk: Path, tmp_path: Path, tiny_data: Path, finished_run: Path
+    small_disk: Path, tmp_path: Path, tiny_data: Path, undisturbed: Path
 ) -> None:
     """R9: a real full disk: exit 5 with path and what is free; freed, the same command ends."""
     words = commands.tiny_training(tiny_data, OFTEN)
@@ -174,7 +184,7 @@ def test_disk_that_fills_up_stops_the_training_and_loses_nothing(
     done = forked.run("calo-train", *words, cwd=small_disk, log=tmp_path / "log")
     assert done.process.exitcode == 0, done.log
     assert "going on at epoch" in done.log
-    require_equal(small_disk / RUN, finished_run)
+    require_equal(small_disk / RUN, undisturbed)
 
 
 def run_out_of_gpu_memory() -> None:
@@ -247,16 +257,16 @@ def walk_clock_backwards() -> None:
     time.time = backwards
 
 
-def test_wrong_clock_changes_nothing(tmp_path: Path, tiny_data: Path, finished_run: Path) -> None:
+def test_wrong_clock_changes_nothing(tmp_path: Path, tiny_data: Path, undisturbed: Path) -> None:
     """R17: durations do not come from the wall clock, and no name of a file does."""
     done = forked.run("calo-train", *commands.tiny_training(tiny_data), "--json", cwd=tmp_path,
                       log=tmp_path / "log", prepare=walk_clock_backwards)  # fmt: skip
     assert done.process.exitcode == 0, done.log
     result = json.loads(done.log.splitlines()[-1])
     assert 0 < result["seconds"] < commands.TIMEOUT
-    require_equal(tmp_path / RUN, finished_run)
+    require_equal(tmp_path / RUN, undisturbed)
     names = {str(path.relative_to(tmp_path / RUN)) for path in (tmp_path / RUN).rglob("*")}
-    assert names == {str(path.relative_to(finished_run)) for path in finished_run.rglob("*")}
+    assert names == {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*")}
 
 
 def refuse_file_locks() -> None:
