@@ -38,6 +38,17 @@ def test_shown_commands_use_words_that_exist(document: Path) -> None:
     assert unknown == []
 
 
+@by_name
+def test_named_tests_exist(document: Path) -> None:
+    """A promise that points to a test must not outlive it."""
+    text = document.read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("*.py")]
+    names = set(re.findall(r"`(test_\w+)`", text))
+    assert [name for name in sorted(names) if not any(f"def {name}(" in s for s in sources)] == []
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", text))
+    assert [name for name in sorted(files) if not (CHECKOUT / name).is_file()] == []
+
+
 def shown_commands(text: str) -> list[str]:
     """List command lines of fenced blocks; continued lines are joined, comments cut off.
 
