@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from calo_train.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 MEV_PER_GEV = 1000.0
 _SCALES: dict[str, dict[str, float]] = {
@@ -56,10 +60,11 @@ class Spectrum:
     high: float
     is_logarithmic: bool = False
 
-    def quantile(self, probability: float) -> float:
-        """Give the value below which the share `probability` of the law lies."""
+    def quantiles(self, probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Give the values below which the shares `probability` (n,) of the law lie."""
         if self.is_logarithmic:
-            return float(self.low * (self.high / self.low) ** probability)
+            values: npt.NDArray[np.float64] = self.low * (self.high / self.low) ** probability
+            return values
         return self.low + (self.high - self.low) * probability
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from calo_train.errors import UsageError, nearest_names
 from calo_train.quantities import Spectrum, format_energy
-from calo_train.sampling.noise import CONDITIONS, uniforms
+from calo_train.kernels.noise import CONDITIONS, uniforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ class SampleRequest:
         exact = {
             name: self.given[name][index]
             if name in self.given
-            else _quantiles(self.laws[name], uniform[:, column])
+            else self.laws[name].quantiles(uniform[:, column])
             for column, name in enumerate(names)
         }
         return {
@@ -185,9 +185,3 @@ def _extremes(request: SampleRequest, name: str) -> tuple[float, float]:
     if name in request.laws:
         return request.laws[name].low, request.laws[name].high
     return float(request.given[name].min()), float(request.given[name].max())
-
-
-def _quantiles(law: Spectrum, uniform: FloatArray) -> FloatArray:
-    if law.is_logarithmic:
-        return law.low * (law.high / law.low) ** uniform
-    return law.low + (law.high - law.low) * uniform

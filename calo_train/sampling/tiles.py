@@ -23,7 +23,7 @@ import torch
 
 from calo_train.errors import DivergedError
 from calo_train.quantities import format_energy
-from calo_train.sampling.noise import normals
+from calo_train.kernels.noise import normals
 from calo_train.sampling.tile_store import Tile, TileStore
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from calo_train.geometry import Geometry
-    from calo_train.showers.layouts import ShowerFile
+    from calo_train.showers.layouts import ShowerRows
 
 _CELL = re.compile(r"\s*([\d.]+)\s*x\s*([\d.]+)\s*")
 _CELL_RTOL = 1e-3  # attributes are decimal text for people
 
 
-def first_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+def first_difference(geometry: Geometry, file: ShowerRows) -> str | None:
     """Say where a file first departs from a detector, expected against found, or None."""
     if file.geometry is not None:
         return geometry.difference(file.geometry)
@@ -38,7 +38,7 @@ def first_difference(geometry: Geometry, file: ShowerFile) -> str | None:
     return None
 
 
-def refuse(file: ShowerFile, geometry: Geometry, parent: Geometry | None) -> GeometryMismatch:
+def refuse(file: ShowerRows, geometry: Geometry, parent: Geometry | None) -> GeometryMismatch:
     """Describe both detectors and the first difference, and name configured ones that fit."""
     also = f" (or its parent {parent.describe()})" if parent is not None else ""
     return GeometryMismatch(
@@ -49,7 +49,7 @@ def refuse(file: ShowerFile, geometry: Geometry, parent: Geometry | None) -> Geo
     )
 
 
-def fitting_words(file: ShowerFile) -> str:
+def fitting_words(file: ShowerRows) -> str:
     """Say which configured data sets and geometries this file fits."""
     datasets, geometries = fitting_datasets(file), fitting_geometries(file)
     if datasets:
@@ -59,7 +59,7 @@ def fitting_words(file: ShowerFile) -> str:
     return "no data set or geometry under conf/ fits this file"
 
 
-def fitting_geometries(file: ShowerFile) -> list[str]:
+def fitting_geometries(file: ShowerRows) -> list[str]:
     """Name the detectors of `conf/geometry` that a file fits."""
     found = _group("geometry")
     return [
@@ -69,7 +69,7 @@ def fitting_geometries(file: ShowerFile) -> list[str]:
     ]
 
 
-def fitting_datasets(file: ShowerFile) -> list[str]:
+def fitting_datasets(file: ShowerRows) -> list[str]:
     """Name the data sets of `conf/dataset` whose detector, or its parent, a file fits."""
     fits = set(fitting_geometries(file))
     return [
@@ -108,7 +108,7 @@ def _shape_difference(geometry: Geometry, grid: tuple[int, ...]) -> str | None:
     return None
 
 
-def _attribute_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+def _attribute_difference(geometry: Geometry, file: ShowerRows) -> str | None:
     """Compare what the file says of its axes: `shower,layer(z),x,y` and `5x5` mm."""
     stored = file.columns.attributes.get(file.key_of(), {})
     axes = geometry.layers[0].axes

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from calo_train.errors import DataError
 from calo_train.showers.fitting import first_difference, fitting_words, refuse
-from calo_train.showers.layouts import ShowerFile, Units, open_file
+from calo_train.showers.layouts import ShowerRows, Units, open_file
 from calo_train.showers.showers import Showers, concatenate
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Crop:
 class FileRows:
     """A file of a source: which rows of the whole it holds, and how its showers are cut."""
 
-    file: ShowerFile
+    file: ShowerRows
     first_row: int
     geometry: Geometry  # of the file
     regrouping: Regrouping | None  # to the source's geometry; None where it is the same
@@ -59,7 +59,7 @@ class ShowerSource:
     """Rows of one or several files, in order, on one geometry; a context manager."""
 
     def __init__(
-        self, files: Sequence[ShowerFile], geometry: Geometry, crop: Crop | None = None
+        self, files: Sequence[ShowerRows], geometry: Geometry, crop: Crop | None = None
     ) -> None:
         self.geometry = geometry
         self.parts: tuple[FileRows, ...] = ()
@@ -71,7 +71,7 @@ class ShowerSource:
         self._require_showers()
 
     @property
-    def files(self) -> tuple[ShowerFile, ...]:
+    def files(self) -> tuple[ShowerRows, ...]:
         return tuple(part.file for part in self.parts)
 
     @property
@@ -92,6 +92,11 @@ class ShowerSource:
         """Say what the first file tells of its origin: generator and particle."""
         known = (self.attributes.get(name) for name in ("generator", "particle"))
         return ", ".join(str(words) for words in known if words)
+
+    @property
+    def recipe(self) -> str:
+        """What decides simulated showers; empty for those of files."""
+        return "".join(file.recipe for file in self.files)
 
     @property
     def row_bytes(self) -> int:
@@ -130,7 +135,7 @@ class ShowerSource:
             for start in range(part.first_row, part.end_row, step):
                 yield start, min(start + step, part.end_row)
 
-    def locate(self, row: int) -> tuple[ShowerFile, int]:
+    def locate(self, row: int) -> tuple[ShowerRows, int]:
         """Give the file of a row and its row number there."""
         part = next(part for part in self.parts if row < part.end_row)
         return part.file, row - part.first_row
@@ -139,9 +144,13 @@ class ShowerSource:
         """Hash what the showers are: all conditions, and energies spread over all rows.
 
         Equal for copies under other names, in other layouts or recompressed. Energies enter fully
-        up to 32 MiB decoded; beyond that blocks of rows, evenly spaced, stand for all.
+        up to 32 MiB decoded; beyond that blocks of rows, evenly spaced, stand for all. Of simulated
+        showers it is the recipe, as another processor may round their last bits differently.
         """
         digest = hashlib.sha256(f"{self.geometry.layer_shapes} {self.num_showers}".encode())
+        if self.recipe:
+            digest.update(self.recipe.encode())
+            return digest.hexdigest()
         for part in self.parts:
             for start in range(0, part.file.num_showers, _CONDITION_ROWS):
                 stop = min(start + _CONDITION_ROWS, part.file.num_showers)
@@ -203,7 +212,7 @@ def open_paths(
     units: Units | None = None,
 ) -> ShowerSource:
     """Open files as one source; without a geometry they must describe their detector."""
-    files: list[ShowerFile] = []
+    files: list[ShowerRows] = []
     try:
         for path in paths:
             files.append(open_file(Path(path).expanduser(), units=units))  # noqa: PERF401 - all files so far are closed on an error
@@ -214,7 +223,7 @@ def open_paths(
         raise
 
 
-def _own_geometry(file: ShowerFile) -> Geometry:
+def _own_geometry(file: ShowerRows) -> Geometry:
     if file.geometry is not None:
         return file.geometry
     raise DataError(
@@ -224,7 +233,7 @@ def _own_geometry(file: ShowerFile) -> Geometry:
     )
 
 
-def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None) -> FileRows:
+def _fit(file: ShowerRows, first_row: int, geometry: Geometry, crop: Crop | None) -> FileRows:
     if first_difference(geometry, file) is None:
         return FileRows(file, first_row, geometry, None)
     if crop is None or first_difference(crop.parent, file) is not None:
@@ -237,7 +246,7 @@ def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None
     return FileRows(file, first_row, crop.parent, regrouping)
 
 
-def _log_crop(file: ShowerFile, crop: Crop, regrouping: Regrouping) -> None:
+def _log_crop(file: ShowerRows, crop: Crop, regrouping: Regrouping) -> None:
     """Say which cells of a file are kept, and what share of energy in its first showers."""
     energies = file.read(0, min(file.num_showers, _CROP_PROBE_ROWS), crop.parent).energies
     whole = float(energies.sum(dtype=np.float64))

@@ -17,6 +17,7 @@ from calo_train.showers.layouts.hdf5 import (
     require_array,
     storage,
 )
+from calo_train.showers.layouts.rows import ShowerRows
 from calo_train.showers.showers import Showers
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _MAX_MANTISSA_BITS = 23  # of a float32
 _DEFAULT_CHUNK_ROWS = 64  # for files that are stored in one piece
 
 
-class ShowerFile:
+class ShowerFile(ShowerRows):
     """A file of showers of one detector, opened for reading; its handle belongs to one process.
 
     After a fork the file is opened again on first use: HDF5 handles must not be shared.
@@ -59,29 +60,6 @@ class ShowerFile:
         self.mantissa_bits = self._read_mantissa_bits()
 
     @property
-    def condition_names(self) -> tuple[str, ...]:
-        return tuple(self.columns.conditions)
-
-    @property
-    def geometry(self) -> Geometry | None:
-        """The detector, where the file itself describes it."""
-        return self.columns.geometry
-
-    @property
-    def num_voxels(self) -> int:
-        return int(np.prod(self.columns.grid))
-
-    @property
-    def shape_words(self) -> str:
-        """Say what a shower looks like in this file, for messages."""
-        if self.geometry is not None:
-            return self.geometry.describe()
-        grid = self.columns.grid
-        if len(grid) == 3:
-            return f"{grid[0]} layers of {grid[1]} x {grid[2]} cells ({self.num_voxels} voxels)"
-        return f"{self.num_voxels} voxels"
-
-    @property
     def storage_words(self) -> str:
         """Say how the voxel energies are stored: type, filters, chunks."""
         return storage(self._array(self.columns.energies))
@@ -96,13 +74,10 @@ class ShowerFile:
     def stored_type(self) -> str:
         return str(self._array(self.columns.energies).dtype)
 
-    def key_of(self, condition: str | None = None) -> str:
-        """Name the array of a condition, or of the voxel energies, as in the file."""
-        return (self.columns.conditions[condition] if condition else self.columns.energies).key
-
-    def unit_of(self, condition: str | None = None) -> str:
-        """Give the unit in which a condition, or the voxel energies, are read."""
-        return (self.columns.conditions[condition] if condition else self.columns.energies).unit
+    @property
+    def recipe(self) -> str:
+        """Stored showers are what they are."""
+        return ""
 
     def read(self, start: int, stop: int, geometry: Geometry) -> Showers:
         """Read rows [start, stop) in house units, float32, as showers of a fitting geometry."""
