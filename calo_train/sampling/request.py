@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import UsageError, nearest_names
-from calo_train.quantities import Spectrum, format_energy
 from calo_train.kernels.noise import CONDITIONS, uniforms
+from calo_train.quantities import Spectrum, format_energy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

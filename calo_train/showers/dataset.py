@@ -160,7 +160,7 @@ def simulated_showers(config: DatasetConfig, num_showers: int) -> SimulatedShowe
         raise UsageError(
             f"{config.name} does not say of what matter its layers are",
             where="dataset.simulator, dataset.geometry",
-            do="choose a data set with both, or give a stack with +simulator@dataset.simulator=NAME",
+            do="choose a data set with both, such as ild_photons_core",
         )
     if energies is None:
         raise UsageError(

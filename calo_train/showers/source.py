@@ -144,8 +144,8 @@ class ShowerSource:
         """Hash what the showers are: all conditions, and energies spread over all rows.
 
         Equal for copies under other names, in other layouts or recompressed. Energies enter fully
-        up to 32 MiB decoded; beyond that blocks of rows, evenly spaced, stand for all. Of simulated
-        showers it is the recipe, as another processor may round their last bits differently.
+        up to 32 MiB decoded; beyond that blocks of rows, evenly spaced, stand for all. Of
+        simulated showers it is the recipe: another processor may round their last bits otherwise.
         """
         digest = hashlib.sha256(f"{self.geometry.layer_shapes} {self.num_showers}".encode())
         if self.recipe:

@@ -1,4 +1,4 @@
-"""Rows of showers of one detector, wherever they come from: what a source needs to know of them."""
+"""Rows of showers of one detector, from a file or not: what a source needs to know of them."""
 
 from __future__ import annotations
 

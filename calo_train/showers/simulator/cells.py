@@ -31,7 +31,8 @@ def cell_shares(layer: Layer, radius: FloatArray, x: FloatArray, y: FloatArray) 
     primitive = _polar_primitive if layer.is_polar else _cartesian_primitive
     corners = primitive(layer, radius[..., None, None], x[..., None, None], y[..., None, None])
     shares = np.diff(np.diff(corners, axis=-1), axis=-2)
-    return np.maximum(shares, 0.0).reshape(*radius.shape, layer.num_voxels)
+    # Differences of corners may round to just below zero.
+    return np.maximum(shares, 0.0, out=shares).reshape(*radius.shape, layer.num_voxels)
 
 
 def _cartesian_primitive(
@@ -40,15 +41,14 @@ def _cartesian_primitive(
     first = np.asarray(layer.axes[0].edges)[:, None] - x
     second = np.asarray(layer.axes[1].edges)[None, :] - y
     first_scale, second_scale = np.hypot(first, radius), np.hypot(second, radius)
-    return (
+    corners: FloatArray = (
         first / first_scale * np.arctan(second / first_scale)
         + second / second_scale * np.arctan(first / second_scale)
     ) / (2 * np.pi)
+    return corners
 
 
-def _polar_primitive(
-    layer: Layer, radius: FloatArray, x: FloatArray, y: FloatArray
-) -> FloatArray:
+def _polar_primitive(layer: Layer, radius: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Flux through the arc of radius a up to angle phi, and through the ray at phi up to a."""
     is_radius_first = layer.axes[0].name == "r"
     rings, angles = layer.axes if is_radius_first else layer.axes[::-1]
@@ -59,7 +59,9 @@ def _polar_primitive(
     return _arc_flux(a, turned, distance, radius) + _ray_flux(a, turned, distance, radius)
 
 
-def _arc_flux(a: FloatArray, angle: FloatArray, distance: FloatArray, radius: FloatArray) -> FloatArray:
+def _arc_flux(
+    a: FloatArray, angle: FloatArray, distance: FloatArray, radius: FloatArray
+) -> FloatArray:
     """(angle + (2 a^2 - A) int d psi/(A - B cos psi))/(4 pi), A = a^2 + d^2 + R^2, B = 2 a d."""
     total, product = a**2 + distance**2 + radius**2, 2 * a * distance
     root = np.sqrt((total - product) * (total + product))
@@ -71,7 +73,9 @@ def _arc_flux(a: FloatArray, angle: FloatArray, distance: FloatArray, radius: Fl
     return (angle + (2 * a**2 - total) * 2 * (half + rest) / root) / (4 * np.pi)
 
 
-def _ray_flux(a: FloatArray, angle: FloatArray, distance: FloatArray, radius: FloatArray) -> FloatArray:
+def _ray_flux(
+    a: FloatArray, angle: FloatArray, distance: FloatArray, radius: FloatArray
+) -> FloatArray:
     """h/sqrt(h^2 + R^2) (atan of both ends)/(2 pi) of a line at height h over the axis."""
     height, foot = distance * np.sin(angle), distance * np.cos(angle)
     scale = np.hypot(height, radius)

@@ -87,7 +87,7 @@ class DepositSimulator:
     def _sampled(self, profile: AxisProfile, uniform: FloatArray) -> FloatArray:
         """Let the energy of each layer fluctuate: a gamma of the variance c^2 E.
 
-        A layer is empty where no spot falls, so that its mean is divided by the probability of any.
+        A layer is empty where no spot falls, so its mean is divided by the probability of any.
         """
         any_spot = -np.expm1(-np.maximum(profile.spots, _FEWEST_SPOTS))
         resolution = self.config.sampling_resolution
@@ -108,7 +108,7 @@ class DepositSimulator:
             if self._tables is None:
                 shares = self._exact(group, radius, weight, polar_angle)
             else:
-                shares = self._tabulated(number, group, radius, weight)
+                shares = self._tabulated(number, radius, weight)
             expected[:, group.voxels] = shares.reshape(len(shares), -1)
         return expected
 
@@ -117,14 +117,12 @@ class DepositSimulator:
     ) -> FloatArray:
         x = self._impact[0] + self._path(group) * np.tan(polar_angle)[:, None]
         y = np.full_like(x, self._impact[1])
-        found = 0.0
+        found = np.zeros((*x.shape, group.layer.num_voxels))
         for k in range(radius.shape[-1]):
-            found = found + weight[..., k, None] * cell_shares(group.layer, radius[..., k], x, y)
-        return np.asarray(found)
+            found += weight[..., k, None] * cell_shares(group.layer, radius[..., k], x, y)
+        return found
 
-    def _tabulated(
-        self, number: int, group: GridGroup, radius: FloatArray, weight: FloatArray
-    ) -> FloatArray:
+    def _tabulated(self, number: int, radius: FloatArray, weight: FloatArray) -> FloatArray:
         assert self._tables is not None
         tables = self._tables[number]
         if len(tables) == 1:

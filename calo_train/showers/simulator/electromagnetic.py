@@ -91,9 +91,7 @@ def draw_longitudinal(
     return Longitudinal(energy, spots, np.maximum(mean_shape, _SMALLEST_SHAPE))
 
 
-def num_spots(
-    medium: Medium, energy: FloatArray, sampling_resolution: float
-) -> FloatArray:
+def num_spots(medium: Medium, energy: FloatArray, sampling_resolution: float) -> FloatArray:
     """Give the mean number of spots of showers of energies MeV.
 
     A detector that reads out all of a stack takes the number of homogeneous media.

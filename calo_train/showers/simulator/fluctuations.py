@@ -12,23 +12,24 @@ from scipy.special import gammaincinv, ndtri
 
 FloatArray = npt.NDArray[np.float64]
 
-_MANY = 40.0  # mean from which a Poisson count comes from its normal expansion
+_MANY = 16.0  # mean from which a Poisson count comes from its normal expansion
 _SMOOTH = 30.0  # shape from which a gamma number comes from Wilson and Hilferty's cube
 
 
 def poisson_counts(uniform: FloatArray, mean: FloatArray) -> FloatArray:
     """Give Poisson counts of means (...), the quantiles of numbers in (0, 1), as float64.
 
-    Exact below a mean of 40; above from the Cornish-Fisher expansion to the first order, whose
+    Exact below a mean of 16; above from the Cornish-Fisher expansion to the first order, whose
     mean, variance and skewness are right to 1 %.
     """
     uniform, mean = uniform.ravel(), mean.ravel()
     counts = np.zeros(len(mean))
-    few = np.flatnonzero(mean < _MANY)
-    term = np.exp(-mean[few])
-    is_above = uniform[few] > term
-    few, term = few[is_above], term[is_above]
-    left, rate = uniform[few] - term, mean[few]
+    # Most cells are far from the axis: 1 - mean < exp(-mean) tells their zeros without the latter.
+    few = np.flatnonzero((uniform > 1 - mean) & (mean < _MANY))
+    rate = mean[few]
+    term = np.exp(-rate)
+    left = uniform[few] - term
+    few, left, rate, term = _rows(left > 0, few, left, rate, term)
     number = 0
     while len(few):
         number += 1
@@ -36,12 +37,7 @@ def poisson_counts(uniform: FloatArray, mean: FloatArray) -> FloatArray:
         counts[few] = number
         # The tail beyond the last term that float64 tells from zero belongs to it.
         is_above = (left > term) & ((number < rate) | (term > 1e-17))
-        few, left, rate, term = (
-            few[is_above],
-            left[is_above] - term[is_above],
-            rate[is_above],
-            term[is_above],
-        )
+        few, left, rate, term = _rows(is_above, few, left - term, rate, term)
     many = np.flatnonzero(mean >= _MANY)
     z, large = ndtri(uniform[many]), mean[many]
     counts[many] = np.maximum(np.rint(large + np.sqrt(large) * z + (z * z - 1) / 6), 0)
@@ -70,3 +66,14 @@ def gamma_from_normals(normal: FloatArray, shape: FloatArray) -> FloatArray:
     ninth = 1 / (9 * shape)
     numbers: FloatArray = np.maximum(1 - ninth + normal * np.sqrt(ninth), 0.0) ** 3
     return numbers
+
+
+def _rows(
+    is_kept: npt.NDArray[np.bool_],
+    few: npt.NDArray[np.int64],
+    left: FloatArray,
+    rate: FloatArray,
+    term: FloatArray,
+) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+    kept = np.flatnonzero(is_kept)
+    return few[kept], left[kept], rate[kept], term[kept]

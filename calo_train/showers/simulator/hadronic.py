@@ -18,9 +18,11 @@ from scipy.special import betaincinv
 if TYPE_CHECKING:
     from calo_train.showers.simulator.electromagnetic import FloatArray
 
-H_OVER_E = 0.7  # response to the hadronic part; typical of lead and tungsten with thin readout (Wigmans, Calorimetry, 2000)
-SPOT_ENERGY = 200.0  # MeV of hadronic energy; HDShower.cc of the CMS fast simulation
-_SHARE_WIDTH = 0.2  # rms of the electromagnetic share; of the order found in lead and iron (Wigmans, 2000)
+# Typical of lead and tungsten with thin readout, and of the electromagnetic share in lead and iron
+# (Wigmans, Calorimetry, Oxford 2000); one value each for every detector.
+H_OVER_E = 0.7  # response to the hadronic part
+_SHARE_WIDTH = 0.2  # rms of the electromagnetic share
+SPOT_ENERGY = 200.0  # MeV of hadronic energy; eHDspot in HDRShower.cc of the CMS fast simulation
 _LOW, _MIDDLE, _HIGH = 2.0, 10.0, 500.0  # GeV; range of the fits, and where the two meet
 
 
@@ -45,9 +47,7 @@ def draw_hadronic(incident_energy: FloatArray, uniform: FloatArray) -> HadronicP
     is_low = energy_gev < _MIDDLE
 
     def fitted(low: tuple[float, float], high: tuple[float, float]) -> FloatArray:
-        return np.where(
-            is_low, low[0] + low[1] * log_deposit, high[0] + high[1] * log_deposit
-        )
+        return np.where(is_low, low[0] + low[1] * log_deposit, high[0] + high[1] * log_deposit)
 
     mean = np.clip(fitted((0.751, -0.177), (0.509, -0.021)), 0.05, 0.95)
     # A beta distribution of this mean and width; narrower where the mean is near an end.

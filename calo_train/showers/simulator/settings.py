@@ -50,7 +50,9 @@ class SimulatorConfig:
             )
         if not 0 <= self.seed < 2**63:
             raise UsageError(
-                f"seed {self.seed} is out of range", where="simulator.seed", do="give 0 to 2^63 - 1"
+                f"seed {self.seed} is out of range",
+                where="simulator.seed",
+                do="give 0 to 2^63 - 1",
             )
         if not self.sampling_resolution >= 0:
             raise UsageError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ SIMULATION_NOTE = (
     "through matter: for trying things out, not for physics"
 )
 _REVISION = 1  # of the showers: raised whenever a change of the program changes them
-_BLOCK_BYTES = 3 << 19  # of one float64 array over voxels; a few of these lie in a CPU's cache
+_BLOCK_BYTES = 1 << 20  # of one float64 array over voxels; a few of these lie in a CPU's cache
 _CHUNK_ROWS = 64
 
 
@@ -81,9 +82,11 @@ class SimulatedShowers(ShowerRows):
         """Settings, laws and seed as JSON text; equal where the showers are."""
         laws = {name: asdict(law) for name, law in self._laws.items()}
         config = asdict(self._simulator.config)
-        geometry = geometry_to_mapping(self._simulator.geometry)
+        edges = json.dumps(geometry_to_mapping(self.detector), sort_keys=True)
+        # Edges of large detectors do not fit into an attribute of a file.
+        geometry = {"name": self.detector.name, "sha256": sha256(edges.encode()).hexdigest()}
         stated = {"revision": _REVISION, "laws": laws, "simulator": config, "geometry": geometry}
-        return json.dumps(stated, sort_keys=True)
+        return json.dumps(stated | {"num_showers": self.num_showers}, sort_keys=True)
 
     @property
     def detector(self) -> Geometry:
