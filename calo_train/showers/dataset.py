@@ -116,6 +116,13 @@ class DatasetConfig:
         return Crop(parent, {name: (first, end) for name, (first, end) in ends.items()})
 
     @property
+    def contents(self) -> str:
+        """Say what the showers are."""
+        if self.source == "simulated":
+            return f"parametrised showers on the detector of: {self.description}"
+        return self.description
+
+    @property
     def num_simulated(self) -> int:
         """Number of showers to simulate."""
         if self.n_showers is None or self.n_showers < 1:

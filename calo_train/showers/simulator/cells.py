@@ -30,9 +30,10 @@ def cell_shares(layer: Layer, radius: FloatArray, x: FloatArray, y: FloatArray) 
     """Give shares (..., cells) of components of `radius` (...) mm around axes at x, y (...) mm."""
     primitive = _polar_primitive if layer.is_polar else _cartesian_primitive
     corners = primitive(layer, radius[..., None, None], x[..., None, None], y[..., None, None])
-    shares = np.diff(np.diff(corners, axis=-1), axis=-2)
+    shares: FloatArray = np.diff(np.diff(corners, axis=-1), axis=-2)
     # Differences of corners may round to just below zero.
-    return np.maximum(shares, 0.0, out=shares).reshape(*radius.shape, layer.num_voxels)
+    shares = np.maximum(shares, 0.0).reshape(*radius.shape, layer.num_voxels)
+    return shares
 
 
 def _cartesian_primitive(
@@ -56,7 +57,8 @@ def _polar_primitive(layer: Layer, radius: FloatArray, x: FloatArray, y: FloatAr
     a, phi = (a[:, None], phi[None, :]) if is_radius_first else (a[None, :], phi[:, None])
     distance = np.hypot(x, y)
     turned = phi - np.arctan2(y, x)
-    return _arc_flux(a, turned, distance, radius) + _ray_flux(a, turned, distance, radius)
+    arc, ray = (flux(a, turned, distance, radius) for flux in (_arc_flux, _ray_flux))
+    return arc + ray
 
 
 def _arc_flux(
@@ -70,7 +72,8 @@ def _arc_flux(
     cosine, sine = np.cos(half), np.sin(half)
     # atan(ratio tan(half)) without its jumps: half and what is left between the two angles.
     rest = np.arctan2((ratio - 1) * sine * cosine, cosine**2 + ratio * sine**2)
-    return (angle + (2 * a**2 - total) * 2 * (half + rest) / root) / (4 * np.pi)
+    flux: FloatArray = (angle + (2 * a**2 - total) * 2 * (half + rest) / root) / (4 * np.pi)
+    return flux
 
 
 def _ray_flux(
@@ -80,7 +83,8 @@ def _ray_flux(
     height, foot = distance * np.sin(angle), distance * np.cos(angle)
     scale = np.hypot(height, radius)
     ends = np.arctan((a - foot) / scale) + np.arctan(foot / scale)
-    return height / scale * ends / (2 * np.pi)
+    flux: FloatArray = height / scale * ends / (2 * np.pi)
+    return flux
 
 
 @dataclass(frozen=True)
