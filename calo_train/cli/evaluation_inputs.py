@@ -353,7 +353,7 @@ def _file_notes(source: ShowerSource) -> tuple[str, ...]:
 def _origin_notes(source: ShowerSource) -> tuple[str, ...]:
     """Say it when showers ship with the package, or come from a parametrisation."""
     from calo_train.showers.paths import embedded_file
-    from calo_train.showers.simulator import simulation_notes
+    from calo_train.showers.simulator.origin import simulation_notes
 
     embedded = embedded_file("")
     if any(path.resolve().parent == embedded.resolve() for path in source.paths):

@@ -11,11 +11,13 @@ from calo_train.geometry import geometry_from_mapping
 from calo_train.quantities import Spectrum, parse_quantity, parse_spectrum
 from calo_train.showers.layouts import layout_named
 from calo_train.showers.paths import expand_paths
-from calo_train.showers.simulator import SIMULATION_NOTE, SimulatedShowers, SimulatorConfig
+from calo_train.showers.simulator import SimulatorConfig
+from calo_train.showers.simulator.origin import SIMULATION_NOTE
 from calo_train.showers.source import Crop, ShowerSource, open_paths
 
 if TYPE_CHECKING:
     from calo_train.geometry import Geometry
+    from calo_train.showers.simulator.simulated import SimulatedShowers
 
 SOURCES = ("files", "simulated")
 _log = logging.getLogger(__name__)
@@ -162,6 +164,9 @@ def open_dataset(config: DatasetConfig) -> ShowerSource:
 
 def simulated_showers(config: DatasetConfig, num_showers: int) -> SimulatedShowers:
     """Give so many showers of the parametrisation on a data set's detector and energies."""
+    # Imported here: a training is configured before numbers are needed.
+    from calo_train.showers.simulator.simulated import SimulatedShowers
+
     geometry, energies = config.detector, config.energy_spectrum
     if config.simulator is None or geometry is None:
         raise UsageError(

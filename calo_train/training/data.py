@@ -69,7 +69,7 @@ def prepare_data(config: RunConfig) -> TrainingData:
     """
     from calo_train.showers.checks import CheckedPass
     from calo_train.showers.dataset import open_dataset
-    from calo_train.showers.simulator import simulation_notes
+    from calo_train.showers.simulator.origin import simulation_notes
     from calo_train.showers.statistics import gather_statistics
 
     dataset = config.dataset

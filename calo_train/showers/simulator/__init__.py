@@ -6,16 +6,5 @@ everything that is written says so. `docs/simulator.md` has equations, constants
 """
 
 from calo_train.showers.simulator.settings import SimulatorConfig, StackRegion
-from calo_train.showers.simulator.simulated import (
-    SIMULATION_NOTE,
-    SimulatedShowers,
-    simulation_notes,
-)
 
-__all__ = [
-    "SIMULATION_NOTE",
-    "SimulatedShowers",
-    "SimulatorConfig",
-    "StackRegion",
-    "simulation_notes",
-]
+__all__ = ["SimulatorConfig", "StackRegion"]

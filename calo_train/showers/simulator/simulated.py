@@ -23,20 +23,14 @@ from calo_train.showers.layouts.native import Native
 from calo_train.showers.layouts.rows import ShowerRows
 from calo_train.showers.showers import Showers
 from calo_train.showers.simulator.deposits import DepositSimulator
+from calo_train.showers.simulator.origin import GENERATOR, SIMULATION_NOTE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from calo_train.geometry import Geometry
     from calo_train.quantities import Spectrum
     from calo_train.showers.showers import FloatArray
     from calo_train.showers.simulator.settings import SimulatorConfig
 
-GENERATOR = "parametrisation (Grindhammer & Peters, hep-ex/0001020)"
-SIMULATION_NOTE = (
-    "simulated by a parametrisation (Grindhammer & Peters, hep-ex/0001020), not by transport "
-    "through matter: for trying things out, not for physics"
-)
 _REVISION = 1  # of the showers: raised whenever a change of the program changes them
 _BLOCK_BYTES = 1 << 20  # of one float64 array over voxels; a few of these lie in a CPU's cache
 _CHUNK_ROWS = 64
@@ -128,8 +122,3 @@ class SimulatedShowers(ShowerRows):
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def simulation_notes(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give the warning that showers of a parametrisation carry, from attributes of a file."""
-    return (SIMULATION_NOTE,) if "simulation" in attributes else ()

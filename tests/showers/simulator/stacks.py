@@ -10,7 +10,8 @@ import numpy.typing as npt
 from calo_train.cli.inputs import named_dataset
 from calo_train.quantities import Spectrum
 from calo_train.showers.dataset import simulated_showers
-from calo_train.showers.simulator import SimulatedShowers, SimulatorConfig, StackRegion
+from calo_train.showers.simulator import SimulatorConfig, StackRegion
+from calo_train.showers.simulator.simulated import SimulatedShowers
 
 if TYPE_CHECKING:
     from calo_train.geometry import Geometry

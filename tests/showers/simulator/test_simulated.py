@@ -15,12 +15,9 @@ from calo_train.geometry import Axis, Geometry, Layer
 from calo_train.quantities import Spectrum
 from calo_train.showers.dataset import open_dataset, simulated_showers
 from calo_train.showers.layouts import open_file
-from calo_train.showers.simulator import (
-    SIMULATION_NOTE,
-    SimulatedShowers,
-    SimulatorConfig,
-    StackRegion,
-)
+from calo_train.showers.simulator import SimulatorConfig, StackRegion
+from calo_train.showers.simulator.origin import SIMULATION_NOTE
+from calo_train.showers.simulator.simulated import SimulatedShowers
 from calo_train.showers.simulator.writing import write_simulated
 from calo_train.showers.source import ShowerSource, open_paths
 
