@@ -33,9 +33,9 @@ BANDS = {  # GeV
 _HEAD = """\
 # The parametrised simulator beside EGSnrc
 
-Written by `scripts/simulator_study.py`: {number} simulated showers a band against EGSnrc showers
-of the same stack, flat slabs at normal incidence. Errors of means are statistical, of both. The files
-of EGSnrc showers are not part of the repository.
+Written by `scripts/simulator_study.py`: {number} simulated showers a band against EGSnrc
+showers of the same stack, flat slabs at normal incidence. Errors of means are statistical, of
+both. The files of EGSnrc showers are not part of the repository.
 """
 _TABLE = """
 ## {name}

@@ -11,7 +11,7 @@ from calo_train.geometry import geometry_from_mapping
 from calo_train.quantities import Spectrum, parse_quantity, parse_spectrum
 from calo_train.showers.layouts import layout_named
 from calo_train.showers.paths import expand_paths
-from calo_train.showers.simulator import SimulatorConfig
+from calo_train.showers.simulator import SimulatorConfig  # noqa: TC001 - settings read the hints
 from calo_train.showers.simulator.origin import SIMULATION_NOTE
 from calo_train.showers.source import Crop, ShowerSource, open_paths
 

@@ -32,8 +32,8 @@ def cell_shares(layer: Layer, radius: FloatArray, x: FloatArray, y: FloatArray) 
     corners = primitive(layer, radius[..., None, None], x[..., None, None], y[..., None, None])
     shares: FloatArray = np.diff(np.diff(corners, axis=-1), axis=-2)
     # Differences of corners may round to just below zero.
-    shares = np.maximum(shares, 0.0).reshape(*radius.shape, layer.num_voxels)
-    return shares
+    np.maximum(shares, 0.0, out=shares)
+    return shares.reshape(*radius.shape, layer.num_voxels)
 
 
 def _cartesian_primitive(

@@ -87,12 +87,15 @@ def test_another_seed_gives_other_showers_and_another_fingerprint() -> None:
 def test_maximum_follows_the_logarithm_of_the_energy(
     particle: str, shift: float, energy: float
 ) -> None:
-    """ln(E/Ec) -0.5 for electrons, +0.5 for photons (PDG review), within one layer of 0.6 X0."""
+    """ln(E/Ec) -0.5 for electrons, +0.5 for photons (PDG review), within 1.1 X0.
+
+    EGSnrc itself is 0.6 X0 before that in the ILD stack, and layers here are 0.6 X0 deep.
+    """
     rows, showers = in_deep(600, energy, particle=particle)
     stack = rows._simulator.stack
     depths = (stack.radiation_depths[1:] + stack.radiation_depths[:-1]) / 2
     found = depths[by_layer(showers).mean(axis=0).argmax()]
-    assert found == pytest.approx(np.log(energy / stack.leading.critical_energy) + shift, abs=0.9)
+    assert found == pytest.approx(np.log(energy / stack.leading.critical_energy) + shift, abs=1.1)
 
 
 def test_one_moliere_radius_holds_nine_tenths() -> None:
