@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from calo_train.showers.simulator.settings import SimulatorConfig
 
 _FEWEST_SPOTS = 1e-12  # so that a layer that no shower reaches divides
+_LARGEST_TABLES = 30_000  # cells, at 3 KiB each
 _LARGEST_SPOT_SHAPE = 4.0  # spots of more equal energies would stand on a comb
 
 
@@ -56,8 +57,11 @@ class DepositSimulator:
         self._groups = grid_groups(geometry)
         self._impact = impact_point(geometry)
         law = config.polar_angles
-        # Showers of one direction share their axis, and so tables of shares.
-        self._tables = None if law is not None and law.low < law.high else self._tabulate()
+        # Showers of one direction share their axis, and so tables of shares where these are small.
+        is_one_direction = law is None or law.low == law.high
+        num_cells = geometry.num_voxels if law else sum(g.layer.num_voxels for g in self._groups)
+        is_small = num_cells <= _LARGEST_TABLES
+        self._tables = self._tabulate() if is_one_direction and is_small else None
 
     def energies(
         self, first: int, incident_energy: FloatArray, polar_angle: FloatArray

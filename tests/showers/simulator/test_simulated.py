@@ -51,7 +51,7 @@ def test_every_geometry_is_filled_within_its_energy(
     total = showers.energies.sum(axis=1, dtype=np.float64)
     assert np.isfinite(showers.energies).all()
     assert (showers.energies >= 0).all()
-    assert (total > 0).any()
+    assert (total > 0).any() or geometry.num_layers == 1  # a pion hardly interacts in one
     ratio = 0.05 * 0.71  # active share of the stack is below 0.05, e/mip 0.70
     assert (total <= 1e4 * ratio * (1 + 5 * 0.15 / np.sqrt(10))).all()
 
@@ -131,13 +131,13 @@ def test_homogeneous_detectors_see_all_of_a_contained_shower() -> None:
 
 def test_tilted_showers_walk_along_the_first_axis() -> None:
     """At 0.3 rad the centre of a layer at depth z lies at z tan 0.3."""
-    geometry = deep(cells=120, half=120.0)
+    geometry = deep(cells=24, half=120.0)
     _, showers = in_deep(40, 2e4, geometry, polar_angle="0.3rad")
-    energies = showers.energies.reshape(40, DEEP, 120, 120).sum(axis=(0, 3))
+    energies = showers.energies.reshape(40, DEEP, 24, 24).sum(axis=(0, 3))
     centres = geometry.layers[0].axes[0].centres
     for layer in (8, 15, 25):
         mean = (energies[layer] * centres).sum() / energies[layer].sum()
-        assert mean == pytest.approx((2.5 * layer + 1.25) * np.tan(0.3), abs=1.5)
+        assert mean == pytest.approx((2.5 * layer + 1.25) * np.tan(0.3), abs=2.5)
 
 
 def test_pions_begin_after_an_interaction_length() -> None:
