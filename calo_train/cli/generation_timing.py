@@ -120,7 +120,7 @@ def _tile_drawer(generator: Generator, sampler: Sampler) -> Callable[[int], None
     """Give a function that draws a tile over the trained domain and brings it to the CPU."""
     import torch
 
-    from calo_train.sampling.noise import normals
+    from calo_train.kernels.noise import normals
     from calo_train.sampling.request import SampleRequest, trained_laws
 
     request = SampleRequest(1, trained_laws(generator), seed=_SEED)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import UsageError, nearest_names
+from calo_train.kernels.noise import CONDITIONS, uniforms
 from calo_train.quantities import Spectrum, discrete_spectrum, format_energy
-from calo_train.sampling.noise import CONDITIONS, uniforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ class SampleRequest:
         exact = {
             name: self.given[name][index]
             if name in self.given
-            else _quantiles(self.laws[name], uniform[:, column])
+            else self.laws[name].quantiles(uniform[:, column])
             for column, name in enumerate(names)
         }
         return {
@@ -235,13 +235,3 @@ def _extremes(request: SampleRequest, name: str) -> tuple[float, float]:
     if name in request.laws:
         return request.laws[name].low, request.laws[name].high
     return float(request.given[name].min()), float(request.given[name].max())
-
-
-def _quantiles(law: Spectrum, uniform: FloatArray) -> FloatArray:
-    if law.values:
-        index = np.minimum((uniform * len(law.values)).astype(int), len(law.values) - 1)
-        chosen: FloatArray = np.asarray(law.values)[index]
-        return chosen
-    if law.is_logarithmic:
-        return law.low * (law.high / law.low) ** uniform
-    return law.low + (law.high - law.low) * uniform

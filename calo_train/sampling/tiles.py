@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 
 from calo_train.errors import DivergedError
+from calo_train.kernels.noise import normals
 from calo_train.quantities import format_energy
-from calo_train.sampling.noise import normals
 from calo_train.sampling.tile_store import Tile, TileStore
 
 if TYPE_CHECKING:

@@ -69,6 +69,7 @@ def prepare_data(config: RunConfig) -> TrainingData:
     """
     from calo_train.showers.checks import CheckedPass
     from calo_train.showers.dataset import open_dataset
+    from calo_train.showers.simulator.origin import simulation_notes
     from calo_train.showers.statistics import gather_statistics
 
     dataset = config.dataset
@@ -90,7 +91,7 @@ def prepare_data(config: RunConfig) -> TrainingData:
         symmetries=list(dataset.symmetries),
         memory_budget=dataset.memory_bytes,
         seed=config.seed,
-        notes=(*_origin_notes(config), *checked.notes),
+        notes=(*_origin_notes(config), *simulation_notes(source.attributes), *checked.notes),
     )
     _log_data(data)
     return data
@@ -118,6 +119,7 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
         "files": [path.name for path in source.paths],
         "layouts": list(source.layouts),
         "origin": source.description,
+        **({"recipe": source.recipe} if source.recipe else {}),
         "num_showers": source.num_showers,
         "train": len(split.train),
         "validation": len(split.validation),
@@ -169,7 +171,7 @@ def _origin_notes(config: RunConfig) -> tuple[str, ...]:
 
 
 def _as_list(path: Any) -> list[str]:
-    return [path] if isinstance(path, str) else list(path)
+    return [path] if isinstance(path, str) else list(path or [])
 
 
 def _log_data(data: TrainingData) -> None:

@@ -277,7 +277,7 @@ def _write_generator(
         statistics=data.statistics,
         threshold=data.threshold,
         dataset_name=config.dataset.name,
-        dataset_description=config.dataset.description,
+        dataset_description=config.dataset.contents,
         layout=config.dataset.layout,
         condition_names=data.source.condition_names,
         parts={key: load_file(run.part_file(key)) for key in keys},
