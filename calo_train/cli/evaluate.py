@@ -85,6 +85,13 @@ Runs = Annotated[
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
 ]
+Coarse = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Compare neighbouring layers inside coarse voxels, such as r=1,alpha=2,z=5 (z: "
+        "layers); may be repeated."
+    ),
+]
 Timing = Annotated[
     bool,
     typer.Option("--timing", help="Measure the time that a shower takes (batch 1, 100, 10000)."),
@@ -111,6 +118,7 @@ def evaluate(
     classifier_runs: Runs = None,
     extrapolate: Extrapolate = False,
     allow_different_energies: DifferentEnergies = False,
+    coarse: Coarse = None,
     timing: Timing = False,
     self_check: SelfCheck = False,
     compare: Compare = None,
@@ -139,10 +147,12 @@ def evaluate(
             return
         if not self_check:
             require_targets(request.targets)
+        from calo_train.evaluation.coarse_cosine import CoarseCells
         from calo_train.evaluation.results import Settings
 
         # Before anything is drawn.
         wanted = ClassifierRequest(tuple(classifier or ()), full, classifier_runs)
+        cells = tuple(CoarseCells.parse(text) for text in dict.fromkeys(coarse or ()))
         inputs = open_inputs(request)
         folder = inputs.report if out is None else out.expanduser()
         page, metrics = _report(
@@ -153,6 +163,7 @@ def evaluate(
                 seed=seed,
                 classifiers=wanted.protocols(inputs.reference.geometry),
                 allow_different_energies=allow_different_energies,
+                coarse=cells,
             ),
             is_forced=force,
             repetitions=timing_repetitions(is_full=full) if timing else None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calo_train.evaluation.classifiers.stage import ClassifierStage
+from calo_train.evaluation.coarse_cosine import CoarseCosine
 from calo_train.evaluation.deposits import Grid
 from calo_train.evaluation.floor import Halves, half_splits, matched_size
 from calo_train.evaluation.further import further_distances
@@ -54,9 +55,10 @@ def evaluate(
     copies = find_copies(reference, samples, training, settings.threshold)
     clock.lap("copies")
     grid = Grid.of(reference.geometry)
+    coarse = [CoarseCosine.of(cells, grid.geometry) for cells in settings.coarse]
     edges = spectrum_edges(voxel_range(reference, settings.threshold), settings.threshold)
     table, *tables = (
-        measure(showers, grid, threshold=settings.threshold, spectrum=edges)
+        measure(showers, grid, threshold=settings.threshold, spectrum=edges, coarse=coarse)
         for showers in (reference, *samples)
     )
     spectra = [
@@ -149,7 +151,7 @@ def _judge(judged: _Judged, frame: _Frame, clock: _Clock) -> SampleResult:
     sample, table = judged.showers, judged.table
     splits = frame.splits(len(table))
     pair = TablePair(frame.table, table, frame.grid, splits)
-    compared = compare_observables(pair, frame.binnings)
+    compared = compare_observables(pair, frame.binnings, frame.settings.coarse)
     correlations = repeated_correlations(frame.table, table, splits).metric
     clock.lap("distances")
     further = further_distances(pair, frame.reference, sample, frame.settings)
