@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from calo_train.evaluation.classifiers.memory import require_memory
 from calo_train.evaluation.classifiers.stage import ClassifierStage
 from calo_train.evaluation.coarse_cosine import CoarseCosine
 from calo_train.evaluation.deposits import Grid
@@ -47,7 +48,7 @@ def evaluate(
     """Judge samples by a reference on the same detector; `training` of each, where known.
 
     Raises DataError for other detectors, a reference that was trained on, other incident spectra,
-    too few or invalid showers.
+    too few or invalid showers; MachineError where classifiers do not fit into memory.
     """
     training = training or (None,) * len(samples)
     _require_one_detector(reference, [*samples, *filter(None, training)])
@@ -55,6 +56,8 @@ def evaluate(
     copies = find_copies(reference, samples, training, settings.threshold)
     clock.lap("copies")
     grid = Grid.of(reference.geometry)
+    sizes = [len(sample) for sample in samples]
+    require_memory(settings.classifiers, grid, len(reference), sizes)
     coarse = [CoarseCosine.of(cells, grid.geometry) for cells in settings.coarse]
     edges = spectrum_edges(voxel_range(reference, settings.threshold), settings.threshold)
     table, *tables = (

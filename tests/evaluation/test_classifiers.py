@@ -13,7 +13,8 @@ import pytest
 import test_official
 import torch
 
-from calo_train.errors import UsageError
+from calo_train.errors import MachineError, UsageError
+from calo_train.evaluation.classifiers import memory
 from calo_train.evaluation.classifiers.attribution import integrated_gradients
 from calo_train.evaluation.classifiers.catalogue import ClassifierRequest, protocol_of
 from calo_train.evaluation.classifiers.inputs import (
@@ -37,6 +38,7 @@ from calo_train.evaluation.comparison import evaluate
 from calo_train.evaluation.deposits import Grid
 from calo_train.evaluation.figures import classifiers as figures
 from calo_train.evaluation.results import Evaluation, Settings
+from calo_train.geometry import Geometry, Layer
 from calo_train.progress import Progress
 from calo_train.showers.showers import Showers
 
@@ -343,3 +345,17 @@ def test_inputs_of_one_observable_share_a_scale():
     scaling = scaling_of(inputs, torch.arange(2), ("a", "b", "b", "c"), protocol)
     expected = torch.tensor([[-1, 0, -math.sqrt(2), 0], [1, 0, math.sqrt(2), 0]]).double()
     torch.testing.assert_close(scaling(inputs.double()), expected)
+
+
+def test_full_classifiers_of_data_set_3_are_refused_without_the_memory(monkeypatch):
+    """Before any work: 2 x 100,000 showers of 40,501 inputs, in float32 and joined once more."""
+    axes = (detectors.axis("alpha", 50, -3, 3), detectors.axis("r", 18, 0, 40))
+    grid = Grid.of(Geometry("ds3", tuple(Layer(axes, 3.4 * i, 3.4) for i in range(45))))
+    protocols = ClassifierRequest(("high", "low"), is_full=True).protocols(grid.geometry)
+    needed = 8 * 2 * 100_000 * 40_501
+    monkeypatch.setattr(memory, "free_memory", lambda: needed)
+    memory.require_memory(protocols, grid, 100_000, [100_000])
+    monkeypatch.setattr(memory, "free_memory", lambda: needed // 4)
+    with pytest.raises(MachineError, match=r"classifier low needs 60\.4 GiB") as caught:
+        memory.require_memory(protocols, grid, 100_000, [100_000])
+    assert "-n 25000" in caught.value.do
