@@ -101,29 +101,33 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
     return found
 
 
-def main() -> None:
-    """Measure, print and keep the result."""
+def write(rows: list[dict[str, Any]], threads: int) -> None:
+    """Keep what was measured so far."""
     import torch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ds2", type=Path, nargs="+", help="showers of CaloChallenge data set 2")
-    parser.add_argument("--ild", type=Path, nargs="+", help="photons on the 30x30x30 grid")
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    rows = []
-    for case in cases(arguments):
-        with tempfile.TemporaryDirectory(prefix="calo-report-") as folder:
-            rows.append(judge(case, Path(folder), arguments.threads))
-        print(json.dumps(rows[-1]), file=sys.stderr)
     result = {
-        "threads": arguments.threads,
-        "load_at_end": os.getloadavg()[0],
+        "threads": threads,
+        "load_at_end": round(os.getloadavg()[0], 1),
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine()},
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         "reports": rows,
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(rows, indent=2))
+
+
+def main() -> None:
+    """Measure, print and keep the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ds2", type=Path, nargs="+", help="showers of CaloChallenge data set 2")
+    parser.add_argument("--ild", type=Path, nargs="+", help="photons on the 30x30x30 grid")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for case in cases(arguments):
+        with tempfile.TemporaryDirectory(prefix="calo-report-") as folder:
+            rows.append(judge(case, Path(folder), arguments.threads))
+        write(rows, arguments.threads)
+        print(json.dumps(rows[-1], indent=2))
 
 
 if __name__ == "__main__":
