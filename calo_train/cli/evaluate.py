@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from calo_train.cli.evaluation_inputs import Inputs
-    from calo_train.evaluation.results import Settings
+    from calo_train.evaluation.report_folder import ReportFolder
+    from calo_train.evaluation.results import Evaluation, Settings
 
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -82,6 +83,12 @@ Runs = Annotated[
     int | None,
     typer.Option(min=0, help="Trainings of each classifier; 0 leaves them out [default: 3]."),
 ]
+MetricsOnly = Annotated[
+    bool,
+    typer.Option(
+        "--metrics-only", help="Write metrics.json alone: no figures, no page (for scripts)."
+    ),
+]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
 ]
@@ -121,6 +128,7 @@ def evaluate(
     coarse: Coarse = None,
     timing: Timing = False,
     self_check: SelfCheck = False,
+    metrics_only: MetricsOnly = False,
     compare: Compare = None,
     fail_conditions: FailIf = None,
     force: Force = False,
@@ -148,6 +156,7 @@ def evaluate(
         if not self_check:
             require_targets(request.targets)
         from calo_train.evaluation.coarse_cosine import CoarseCells
+        from calo_train.evaluation.report import write_metrics, write_report
         from calo_train.evaluation.results import Settings
 
         # Before anything is drawn.
@@ -155,7 +164,7 @@ def evaluate(
         cells = tuple(CoarseCells.parse(text) for text in dict.fromkeys(coarse or ()))
         inputs = open_inputs(request)
         folder = inputs.report if out is None else out.expanduser()
-        page, metrics = _report(
+        written, metrics = _report(
             inputs,
             folder,
             Settings(
@@ -167,11 +176,12 @@ def evaluate(
             ),
             is_forced=force,
             repetitions=timing_repetitions(is_full=full) if timing else None,
+            write=write_metrics if metrics_only else write_report,
         )
-        _print_result(page, metrics, is_json=as_json, is_quiet=quiet)
+        _print_result(written, metrics, is_json=as_json, is_quiet=quiet)
         from calo_train.evaluation.conditions import require_none_holds
 
-        require_none_holds(conditions, metrics, page.with_name("metrics.json"))
+        require_none_holds(conditions, metrics, written.with_name("metrics.json"))
 
     _finish(command, quiet=quiet, debug=debug)
 
@@ -182,12 +192,17 @@ def main() -> None:
 
 
 def _report(
-    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool, repetitions: int | None
+    inputs: Inputs,
+    folder: Path,
+    settings: Settings,
+    *,
+    is_forced: bool,
+    repetitions: int | None,
+    write: Callable[[ReportFolder, Evaluation, Mapping[str, Any]], Path],
 ) -> tuple[Path, Mapping[str, Any]]:
     from calo_train.atomic_files import require_writable
     from calo_train.evaluation.comparison import evaluate
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
-    from calo_train.evaluation.report import write_report
     from calo_train.evaluation.report_folder import ReportFolder
     from calo_train.evaluation.timing import with_timings
 
@@ -203,11 +218,11 @@ def _report(
     if repetitions is not None:
         evaluation = with_timings(evaluation, time_all(inputs.generators, repetitions))
     metrics = metrics_of(evaluation)
-    return write_report(report, evaluation, metrics), metrics
+    return write(report, evaluation, metrics), metrics
 
 
 def _print_result(
-    page: Path, metrics: Mapping[str, Any], *, is_json: bool, is_quiet: bool
+    written: Path, metrics: Mapping[str, Any], *, is_json: bool, is_quiet: bool
 ) -> None:
     from calo_train.evaluation.report_folder import as_json
     from calo_train.evaluation.terminal import summary
@@ -216,9 +231,10 @@ def _print_result(
         print(as_json(metrics), end="")
         return
     print(summary(metrics))
-    print(f"\nreport: {page}")
-    if not is_quiet:
-        print(f"next: {_next(page)}")
+    is_page = written.suffix == ".html"
+    print(f"\n{'report' if is_page else 'metrics'}: {written}")
+    if is_page and not is_quiet:
+        print(f"next: {_next(written)}")
 
 
 def _next(page: Path) -> str:

@@ -33,6 +33,15 @@ def write_report(folder: ReportFolder, evaluation: Evaluation, metrics: Mapping[
     return folder.page
 
 
+def write_metrics(
+    folder: ReportFolder, evaluation: Evaluation, metrics: Mapping[str, Any]
+) -> Path:
+    """Write metrics.json without drawing anything; give its path."""
+    del evaluation  # of which figures would be drawn
+    folder.write_metrics(metrics)
+    return folder.metrics
+
+
 def render_page(
     evaluation: Evaluation, metrics: Mapping[str, Any], shown: Sequence[Picture | ReportTable]
 ) -> str:
