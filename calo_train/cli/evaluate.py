@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +13,12 @@ import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
-from calo_train.cli.generation_timing import require_generators, time_all, timing_repetitions
+from calo_train.cli.generation_timing import (
+    peak_memory,
+    require_generators,
+    time_all,
+    timing_repetitions,
+)
 from calo_train.cli.judging import (
     Compare,
     FailIf,
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.report_folder import ReportFolder
     from calo_train.evaluation.results import Evaluation, Settings
 
+_log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -205,7 +213,9 @@ def _report(
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
     from calo_train.evaluation.report_folder import ReportFolder
     from calo_train.evaluation.timing import with_timings
+    from calo_train.quantities import format_duration, format_size
 
+    started = time.monotonic()
     if repetitions is not None:
         require_generators(inputs.generators)
     report = ReportFolder(folder)
@@ -218,7 +228,10 @@ def _report(
     if repetitions is not None:
         evaluation = with_timings(evaluation, time_all(inputs.generators, repetitions))
     metrics = metrics_of(evaluation)
-    return write(report, evaluation, metrics), metrics
+    written = write(report, evaluation, metrics)
+    taken = format_duration(time.monotonic() - started)
+    _log.info("took %s, peak memory %s", taken, format_size(peak_memory()))
+    return written, metrics
 
 
 def _print_result(

@@ -78,6 +78,7 @@ def test_a_run_is_sampled_at_its_held_out_conditions_once_and_judged(finished_ru
 
 
 def test_a_generator_folder_needs_a_reference(finished_run, tmp_path):
+    """E10: and the peak memory is stated, as of every evaluation."""
     other = detectors.write_showers(tmp_path / "other.h5", detectors.cartesian(), 60, seed=9)
     generator = str(finished_run / "generator")
     commands.require_message(
@@ -88,6 +89,7 @@ def test_a_generator_folder_needs_a_reference(finished_run, tmp_path):
         "0", "--extrapolate", "--metrics-only", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "peak memory" in done.stderr
     (metrics,) = (tmp_path / "reports").glob("*/metrics.json")
     assert done.stdout.splitlines()[-1] == f"metrics: {metrics}"
     assert [path.name for path in metrics.parent.iterdir()] == ["metrics.json"]
