@@ -89,7 +89,7 @@ def _measure(
         time_batch(draw, size, sampler.tile, protocol) for size in protocol.batch_sizes
     )
     is_gpu = device == "cuda"
-    peak_bytes = torch.cuda.max_memory_allocated() if is_gpu else _peak_memory()
+    peak_bytes = torch.cuda.max_memory_allocated() if is_gpu else peak_memory()
     stored = [value for part in generator.parts.values() for value in part.values()]
     return GenerationTiming(
         device,
@@ -135,7 +135,8 @@ def _tile_drawer(generator: Generator, sampler: Sampler) -> Callable[[int], None
     return draw
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
+    """Give the largest resident memory of this process so far, in bytes."""
     # ru_maxrss is in KiB on Linux and in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
