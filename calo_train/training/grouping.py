@@ -8,15 +8,14 @@ goes on with that number, whatever is free then.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from calo_train.errors import UsageError
+from calo_train.machine import free_host_memory
 from calo_train.quantities import format_size
 
 if TYPE_CHECKING:
@@ -149,33 +148,3 @@ def _free_device_memory(data: TrainingData) -> int:
     energies = data.source.num_showers * data.geometry.num_voxels * 4
     # A data set that fits moves to the GPU before the first step.
     return int(free) - min(energies, int(free) // 2)
-
-
-def free_host_memory() -> int:
-    """Give the bytes that this process may still take: of the machine, and of its cgroup."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    free = 1024 * int(values["MemAvailable"].split()[0])
-    limited = [_free_in_cgroup(folder) for folder in _cgroups()]
-    return min([free, *(value for value in limited if value is not None)])
-
-
-def _cgroups() -> list[Path]:
-    """Give the folders of this process's control group and of those around it (version 2)."""
-    listing = Path("/proc/self/cgroup")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    root = Path("/sys/fs/cgroup")
-    folder = root / own.lstrip("/")
-    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
-
-
-def _free_in_cgroup(folder: Path) -> int | None:
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(int(limit) - used, 0)

@@ -354,9 +354,9 @@ def test_full_classifiers_of_data_set_3_are_refused_without_the_memory(monkeypat
     grid = Grid.of(Geometry("ds3", tuple(Layer(axes, 3.4 * i, 3.4) for i in range(45))))
     protocols = ClassifierRequest(("high", "low"), is_full=True).protocols(grid.geometry)
     needed = 8 * 2 * 100_000 * 40_501
-    monkeypatch.setattr(memory, "free_memory", lambda: needed)
+    monkeypatch.setattr(memory, "free_host_memory", lambda: needed)
     memory.require_memory(protocols, grid, 100_000, [100_000])
-    monkeypatch.setattr(memory, "free_memory", lambda: needed // 4)
+    monkeypatch.setattr(memory, "free_host_memory", lambda: needed // 4)
     with pytest.raises(MachineError, match=r"classifier low needs 60\.4 GiB") as caught:
         memory.require_memory(protocols, grid, 100_000, [100_000])
     assert "-n 25000" in caught.value.do

@@ -7,13 +7,12 @@ float32, and once more while they are joined. Data set 3 with `--full` (2 x 100,
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calo_train.errors import MachineError
 from calo_train.evaluation.classifiers.catalogue import is_multi
 from calo_train.evaluation.classifiers.inputs import num_inputs
+from calo_train.machine import free_host_memory
 from calo_train.quantities import format_size
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def require_memory(
     protocols: Sequence[Protocol], grid: Grid, num_reference: int, sample_sizes: Sequence[int]
 ) -> None:
     """Raise MachineError when the inputs of a classifier do not fit into free memory."""
-    free = free_memory()
+    free = free_host_memory()
     for protocol in protocols:
         num_classes = len(sample_sizes) if is_multi(protocol) else 2
         if num_classes < 2:
@@ -46,16 +45,6 @@ def require_memory(
                 do=f"take fewer showers with -n {max(fitting, 1)}, leave it out with --classifier "
                 "high, or use a machine with more memory",
             )
-
-
-def free_memory() -> int:
-    """Give the bytes that a process may still take; half of all where Linux does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    words = dict(line.split(":", 1) for line in lines)
-    return 1024 * int(words["MemAvailable"].split()[0])
 
 
 def _showers_per_class(protocol: Protocol, num_reference: int, sample_sizes: Sequence[int]) -> int:
