@@ -14,7 +14,6 @@ import typer
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
 from calo_train.cli.generation_timing import (
-    peak_memory,
     require_generators,
     time_all,
     timing_repetitions,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.report_folder import ReportFolder
     from calo_train.evaluation.results import Evaluation, Settings
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("calo_train.cli.evaluate")  # also as python -m
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -213,6 +212,7 @@ def _report(
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
     from calo_train.evaluation.report_folder import ReportFolder
     from calo_train.evaluation.timing import with_timings
+    from calo_train.machine import peak_memory
     from calo_train.quantities import format_duration, format_size
 
     started = time.monotonic()

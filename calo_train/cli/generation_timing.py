@@ -7,8 +7,6 @@ computes a tile, as calo-sample does, which runs as many tiles at once as there 
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -78,7 +76,7 @@ def _measure(
 
     from calo_train.evaluation.timing import GenerationTiming, time_batch
     from calo_train.families.generator import load_generator
-    from calo_train.machine import processor_name
+    from calo_train.machine import peak_memory, processor_name
 
     torch.set_num_threads(1)
     generator = load_generator(folder)
@@ -133,10 +131,3 @@ def _tile_drawer(generator: Generator, sampler: Sampler) -> Callable[[int], None
         sampler.draw(torch.from_numpy(base_noise), columns).energies.cpu()  # waits for a GPU
 
     return draw
-
-
-def peak_memory() -> int:
-    """Give the largest resident memory of this process so far, in bytes."""
-    # ru_maxrss is in KiB on Linux and in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, Trainer
 
+from calo_train.machine import peak_memory
 from calo_train.quantities import format_duration, format_size
 from calo_train.training.data import prepare_data
 from calo_train.training.fit import build_trainer, require_devices
@@ -71,10 +70,7 @@ def estimate(config: RunConfig) -> Estimate:
         for group in groups
     ]
     num_weights = sum(stage.num_weights for stage in measured)
-    # ru_maxrss is in KiB on Linux and in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Estimate(config.folder, tuple(measured), peak, DISK_COPIES * 4 * num_weights)
+    return Estimate(config.folder, tuple(measured), peak_memory(), DISK_COPIES * 4 * num_weights)
 
 
 def _measure(module: GroupModule, config: RunConfig) -> StageEstimate:
