@@ -1,0 +1,284 @@
+"""iCaloFlow: published sizes, what its flows see, and drawing layer after layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import yaml
+from detectors import axis, cartesian, make_showers, polar, ragged, single_voxel
+
+from calo_train.config_folder import conf_folder
+from calo_train.errors import DataError, UsageError
+from calo_train.families.contracts import ShowerBatch
+from calo_train.families.flow_settings import FlowSettings
+from calo_train.families.icaloflow import ICaloFlow
+from calo_train.families.icaloflow.features import incident_energy_context
+from calo_train.families.icaloflow.networks import (
+    build_energy_flow,
+    build_first_layer_flow,
+    build_next_layers_flow,
+)
+from calo_train.families.settings import build_family
+from calo_train.geometry import Geometry, Layer, geometry_from_mapping
+from calo_train.nn.flows import count_parameters
+from calo_train.nn.logit import inverse_logit, logit
+from calo_train.showers.statistics import gather_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nflows.flows import Flow
+    from torch import Tensor
+
+    from calo_train.families.contracts import PartInput
+    from calo_train.showers.statistics import ShowerStatistics
+
+THRESHOLD = 0.05
+FLOAT32_RTOL = 1e-6
+SMALL = FlowSettings(num_blocks=3, hidden_features=8, permutation="alternating")
+
+
+def _conf(group: str, name: str) -> dict[str, object]:
+    path = conf_folder() / group / f"{name}.yaml"
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _published() -> ICaloFlow:
+    family = build_family(_conf("model", "icaloflow"), where="model")
+    assert isinstance(family, ICaloFlow)
+    return family
+
+
+def _data_set_3() -> Geometry:
+    """45 layers of 50 angular x 18 radial cells."""
+    alpha = axis("alpha", 50, -math.pi, math.pi, unit="rad", is_periodic=True)
+    axes = (alpha, axis("r", 18, 0, 41.85))
+    return Geometry("data set 3", tuple(Layer(axes, 3.4 * index, 3.4) for index in range(45)))
+
+
+def _sizes(family: ICaloFlow, geometry: Geometry) -> list[int]:
+    builders = (build_energy_flow, build_first_layer_flow, build_next_layers_flow)
+    return [count_parameters(build(family, geometry, 1)) for build in builders]
+
+
+def test_flows_on_data_set_2_have_the_published_sizes() -> None:
+    """19,470,168 weights (2410.21611, table of parameters)."""
+    sizes = _sizes(_published(), geometry_from_mapping(_conf("geometry", "calochallenge_ds2")))
+    assert sizes == [2_752_600, 8_165_248, 8_552_320]
+    assert sum(sizes) == 19_470_168
+
+
+def test_incident_energy_context_spans_the_challenge() -> None:
+    context = incident_energy_context(torch.tensor([1e3, 1e6]))
+    torch.testing.assert_close(context, torch.tensor([-1.5, 1.5]))
+
+
+def _small(**changes: object) -> ICaloFlow:
+    return replace(ICaloFlow(SMALL, SMALL, SMALL, tile=7), **changes)  # type: ignore[arg-type]
+
+
+def _statistics(geometry: Geometry) -> ShowerStatistics:
+    return gather_statistics([make_showers(geometry, 50)], geometry)
+
+
+def _inputs(family: ICaloFlow, geometry: Geometry, batch: ShowerBatch) -> dict[str, PartInput]:
+    stages = family.stages(geometry, _statistics(geometry), THRESHOLD)
+    random = torch.Generator().manual_seed(4)
+    return {stage.name: stage.inputs(batch, [0], random)(0) for stage in stages}
+
+
+def _batch(geometry: Geometry, number: int) -> ShowerBatch:
+    showers = make_showers(geometry, number, seed=5)
+    energies = torch.from_numpy(showers.energies).double()
+    energies[1] = 0
+    incident = torch.from_numpy(showers.conditions["incident_energy"]).double()
+    return ShowerBatch(energies, {"incident_energy": incident}, torch.arange(number))
+
+
+def test_flows_see_shares_energies_and_the_layer_before() -> None:
+    """Recomputed shower by shower, without noise on voxels or layers worth seeing."""
+    geometry = polar()
+    family = _small(layers_per_shower=None, voxel_noise="1e-9keV", layer_noise="1e-9keV")
+    batch = _batch(geometry, 6)
+    inputs = _inputs(family, geometry, batch)
+    unit = 1.1 * max(_statistics(geometry).layer_energy_max)
+    rows_of_next = inputs["next_layers"].rows_per_shower
+    assert rows_of_next == 2
+    for row in (0, 2, 3, 4, 5):  # shower 1 is empty
+        seen = batch.energies[row].clone()
+        seen[seen < THRESHOLD] = 0
+        layers = seen.view(3, 8)
+        e = math.log10(float(batch.conditions["incident_energy"][row])) - 4.5
+        sums = logit(layers.sum(dim=1) / unit)
+        shares = [logit(layer / layer.sum()) for layer in layers]
+        torch.testing.assert_close(inputs["energy"].features[row], sums, rtol=1e-5, atol=1e-5)
+        first = inputs["first_layer"]
+        torch.testing.assert_close(first.features[row], shares[0], rtol=0, atol=1e-4)
+        assert first.context is not None
+        expected = torch.tensor([e, float(sums[0]) / 4], dtype=torch.float64)
+        torch.testing.assert_close(first.context[row], expected, rtol=1e-5, atol=1e-5)
+        further = inputs["next_layers"]
+        assert further.context is not None
+        pairs = slice(2 * row, 2 * row + 2)
+        found = {int(one[-2:].argmax()) + 1: (x, one) for x, one in
+                 zip(further.features[pairs], further.context[pairs], strict=True)}  # fmt: skip
+        for layer in (1, 2):
+            features, context = found[layer]
+            torch.testing.assert_close(features, shares[layer], rtol=0, atol=1e-4)
+            one_hot = [float(layer == 1), float(layer == 2)]
+            own = torch.tensor([e, *sums[[layer, layer - 1]].tolist()], dtype=torch.float64)
+            expected = torch.cat([own, shares[layer - 1], own.new_tensor(one_hot)])
+            torch.testing.assert_close(context, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_batch_holds_different_layers_of_each_shower() -> None:
+    geometry, family = cartesian(), _small(layers_per_shower=1)
+    part = _inputs(family, geometry, _batch(geometry, 200))["next_layers"]
+    assert part.context is not None
+    assert part.features.shape == (200, 16)
+    counts = part.context[:, -2:].sum(dim=0)
+    assert counts.sum() == 200
+    assert counts.min() > 60  # half each on average; 5.7 standard deviations
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_empty_showers_give_finite_features(dtype: torch.dtype) -> None:
+    geometry = cartesian()
+    batch = _batch(geometry, 6)
+    empty = ShowerBatch(
+        torch.zeros_like(batch.energies, dtype=dtype),
+        {name: values.to(dtype) for name, values in batch.conditions.items()},
+        batch.rows,
+    )
+    for part in _inputs(_small(), geometry, empty).values():
+        assert part.context is not None
+        assert torch.isfinite(part.features).all()
+        assert torch.isfinite(part.context).all()
+
+
+@torch.no_grad()
+def _stirred(family: ICaloFlow, geometry: Geometry) -> dict[str, Flow]:
+    """Untrained flows in float64, moved off their initial weights, which map noise to itself."""
+    torch.manual_seed(1)
+    flows = {}
+    for stage in family.stages(geometry, _statistics(geometry), THRESHOLD):
+        flow = stage.build_part(0).double().eval()
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        flows[f"{stage.name}/0"] = flow
+    return flows
+
+
+def _drawn(
+    family: ICaloFlow,
+    geometry: Geometry,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    normals: Tensor,
+    incident: Tensor,
+) -> Tensor:
+    sampler = family.build_sampler(
+        geometry,
+        _statistics(geometry),
+        THRESHOLD,
+        parts,
+        dtype=torch.float64,
+        device=torch.device("cpu"),
+    )
+    assert sampler.num_normals == normals.shape[1]
+    return sampler.draw(normals, {"incident_energy": incident}).energies
+
+
+@torch.no_grad()
+def test_sampler_equals_a_loop_over_layers_with_nflows_inverse() -> None:
+    geometry, family = cartesian(), _small(output_threshold="0.08MeV")
+    flows = _stirred(family, geometry)
+    random = torch.Generator().manual_seed(3)
+    normals = 2 * torch.randn(7, 3 + 48 + 32, generator=random, dtype=torch.float64)
+    incident = torch.linspace(1e4, 1e5, 7, dtype=torch.float64)
+    parts = {name: flow.state_dict() for name, flow in flows.items()}
+    found = _drawn(family, geometry, parts, normals, incident).view(7, 3, 16)
+
+    unit = 1.1 * max(_statistics(geometry).layer_energy_max)
+    e = (torch.log10(incident) - 4.5)[:, None]
+    base, noise = normals[:, 3:51].view(7, 3, 16), normals[:, 51:].view(7, 2, 16)
+    energies = unit * inverse_logit(flows["energy/0"]._transform.inverse(normals[:, :3], e)[0])
+    energies[energies < 0.08] = 0
+    lam = logit(energies / unit)
+    context = torch.cat([e, lam[:, :1] / 4], dim=1)
+    for layer in range(3):
+        flow = flows["next_layers/0" if layer else "first_layer/0"]
+        features = flow._transform.inverse(base[:, layer], context)[0]
+        voxels = inverse_logit(features) * energies[:, layer, None]
+        voxels[voxels < 0.08] = 0
+        torch.testing.assert_close(found[:, layer], voxels.float(), rtol=1e-4, atol=0)
+        if layer == 2:
+            break
+        uniform = 0.5 * (1 + torch.erf(noise[:, layer] / math.sqrt(2)))
+        noisy = voxels + 0.005 * uniform
+        previous = logit(noisy / noisy.sum(dim=1, keepdim=True))
+        one_hot = torch.zeros(7, 2, dtype=torch.float64)
+        one_hot[:, layer] = 1
+        both = lam[:, [layer + 1, layer]]
+        context = torch.cat([e, both, previous, one_hot], dim=1)
+    assert (found > 0).any()
+    assert (found == 0).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["energy/0", "first_layer/0", "next_layers/0"])
+def test_flows_undo_their_own_drawing(name: str) -> None:
+    """forward(inverse(z)) is z in float64, by the packed inverse and nflows' forward pass."""
+    from calo_train.nn import pack
+
+    flow = _stirred(_small(), cartesian())[name]
+    num_features = flow._distribution._shape[0]
+    num_context = flow._transform._transforms[0].autoregressive_net.context_layer.in_features
+    random = torch.Generator().manual_seed(6)
+    base = torch.randn(50, num_features, generator=random, dtype=torch.float64)
+    context = torch.randn(50, num_context, generator=random, dtype=torch.float64)
+    features = pack(flow).inverse(base, context)
+    torch.testing.assert_close(flow.transform_to_noise(features, context), base)
+
+
+@torch.no_grad()
+def test_one_layer_needs_no_flow_for_further_ones() -> None:
+    layer = cartesian().layers[0]
+    geometry, family = Geometry("one layer", (layer,)), _small()
+    flows = _stirred(family, geometry)
+    assert list(flows) == ["energy/0", "first_layer/0"]
+    parts = {name: flow.state_dict() for name, flow in flows.items()}
+    normals = torch.randn(7, 17, generator=torch.Generator().manual_seed(1)).double()
+    energies = _drawn(family, geometry, parts, normals, torch.full((7,), 5e4).double())
+    assert torch.isfinite(energies).all()
+
+
+@torch.no_grad()
+def test_layers_of_one_voxel_are_their_energies() -> None:
+    geometry, family = single_voxel(), _small()
+    flows = _stirred(family, geometry)
+    assert list(flows) == ["energy/0"]
+    parts = {name: flow.state_dict() for name, flow in flows.items()}
+    normals = torch.zeros(7, 1, dtype=torch.float64)
+    energies = _drawn(family, geometry, parts, normals, torch.full((7,), 5e4).double())
+    assert energies.shape == (7, 1)
+    assert (energies > 0).all()
+
+
+def test_layers_of_different_grids_are_refused_with_families_that_take_them() -> None:
+    with pytest.raises(UsageError, match="layer 1") as refused:
+        _small().require_describable(ragged(), ["incident_energy"])
+    assert "model=caloflow" in refused.value.do
+    assert "model=l2lflows" in refused.value.do
+    _small().require_describable(polar(), ["incident_energy"])
+
+
+def test_a_unit_below_the_layers_of_the_data_is_refused() -> None:
+    statistics = _statistics(cartesian())
+    _small().require_statistics(cartesian(), statistics)
+    _small(layer_energy_unit="65GeV").require_statistics(cartesian(), statistics)
+    with pytest.raises(DataError, match="layer_energy_unit"):
+        _small(layer_energy_unit="1MeV").require_statistics(cartesian(), statistics)
