@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -20,10 +20,14 @@ from calo_train.families.icaloflow.features import incident_energy_context
 from calo_train.families.icaloflow.networks import (
     build_energy_flow,
     build_first_layer_flow,
+    build_first_layer_student,
     build_next_layers_flow,
+    build_next_layers_student,
 )
 from calo_train.families.settings import build_family
+from calo_train.families.students import StudentSettings
 from calo_train.geometry import Geometry, Layer, geometry_from_mapping
+from calo_train.nn.distillation import DistillationInput, DistilledFlow
 from calo_train.nn.flows import count_parameters
 from calo_train.nn.logit import inverse_logit, logit
 from calo_train.showers.statistics import gather_statistics
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from nflows.flows import Flow
     from torch import Tensor
 
-    from calo_train.families.contracts import PartInput
+    from calo_train.families.contracts import PartInput, Stage
     from calo_train.showers.statistics import ShowerStatistics
 
 THRESHOLD = 0.05
@@ -72,23 +76,43 @@ def test_flows_on_data_set_2_have_the_published_sizes() -> None:
     assert sum(sizes) == 19_470_168
 
 
+def test_students_on_data_set_2_have_the_published_sizes() -> None:
+    """24,519,512 weights with Flow-1, which has no student (2410.21611)."""
+    geometry = geometry_from_mapping(_conf("geometry", "calochallenge_ds2"))
+    builders = (build_first_layer_student, build_next_layers_student)
+    students = [count_parameters(build(_published(), geometry, 1)) for build in builders]
+    assert students == [8_165_248, 13_601_664]
+    assert 2_752_600 + sum(students) == 24_519_512
+
+
 def test_incident_energy_context_spans_the_challenge() -> None:
     context = incident_energy_context(torch.tensor([1e3, 1e6]))
     torch.testing.assert_close(context, torch.tensor([-1.5, 1.5]))
 
 
 def _small(**changes: object) -> ICaloFlow:
-    return replace(ICaloFlow(SMALL, SMALL, SMALL, tile=7), **changes)  # type: ignore[arg-type]
+    students = StudentSettings(hidden_features=12)
+    family = ICaloFlow("teacher", SMALL, SMALL, SMALL, students, students, tile=7)
+    return replace(family, **changes)  # type: ignore[arg-type]
 
 
 def _statistics(geometry: Geometry) -> ShowerStatistics:
     return gather_statistics([make_showers(geometry, 50)], geometry)
 
 
-def _inputs(family: ICaloFlow, geometry: Geometry, batch: ShowerBatch) -> dict[str, PartInput]:
+def _stages(family: ICaloFlow, geometry: Geometry) -> dict[str, Stage]:
     stages = family.stages(geometry, _statistics(geometry), THRESHOLD)
-    random = torch.Generator().manual_seed(4)
-    return {stage.name: stage.inputs(batch, [0], random)(0) for stage in stages}
+    return {stage.name: stage for stage in stages}
+
+
+def _input(stage: Stage, batch: ShowerBatch) -> PartInput | DistillationInput:
+    return stage.inputs(batch, [0], torch.Generator().manual_seed(4))(0)
+
+
+def _inputs(
+    family: ICaloFlow, geometry: Geometry, batch: ShowerBatch
+) -> dict[str, PartInput | DistillationInput]:
+    return {name: _input(stage, batch) for name, stage in _stages(family, geometry).items()}
 
 
 def _batch(geometry: Geometry, number: int) -> ShowerBatch:
@@ -161,15 +185,15 @@ def test_empty_showers_give_finite_features(dtype: torch.dtype) -> None:
 
 
 @torch.no_grad()
-def _stirred(family: ICaloFlow, geometry: Geometry) -> dict[str, Flow]:
+def _stirred(family: ICaloFlow, geometry: Geometry) -> dict[str, Any]:
     """Untrained flows in float64, moved off their initial weights, which map noise to itself."""
     torch.manual_seed(1)
     flows = {}
-    for stage in family.stages(geometry, _statistics(geometry), THRESHOLD):
+    for name, stage in _stages(family, geometry).items():
         flow = stage.build_part(0).double().eval()
         for parameter in flow.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-        flows[f"{stage.name}/0"] = flow
+        flows[f"{name}/0"] = flow
     return flows
 
 
@@ -192,9 +216,18 @@ def _drawn(
     return sampler.draw(normals, {"incident_energy": incident}).energies
 
 
+def _features_of(part: Flow | DistilledFlow, base: Tensor, context: Tensor) -> Tensor:
+    """Draw features by nflows' own inverse, or by the student as it trains."""
+    if isinstance(part, DistilledFlow):
+        return part.student(base, context).features
+    features: Tensor = part._transform.inverse(base, context)[0]
+    return features
+
+
 @torch.no_grad()
-def test_sampler_equals_a_loop_over_layers_with_nflows_inverse() -> None:
-    geometry, family = cartesian(), _small(output_threshold="0.08MeV")
+@pytest.mark.parametrize("sampler", ["teacher", "student"])
+def test_sampler_equals_a_loop_over_layers(sampler: str) -> None:
+    geometry, family = cartesian(), _small(output_threshold="0.08MeV", sampler=sampler)
     flows = _stirred(family, geometry)
     random = torch.Generator().manual_seed(3)
     normals = 2 * torch.randn(7, 3 + 48 + 32, generator=random, dtype=torch.float64)
@@ -205,13 +238,14 @@ def test_sampler_equals_a_loop_over_layers_with_nflows_inverse() -> None:
     unit = 1.1 * max(_statistics(geometry).layer_energy_max)
     e = (torch.log10(incident) - 4.5)[:, None]
     base, noise = normals[:, 3:51].view(7, 3, 16), normals[:, 51:].view(7, 2, 16)
-    energies = unit * inverse_logit(flows["energy/0"]._transform.inverse(normals[:, :3], e)[0])
+    energies = unit * inverse_logit(_features_of(flows["energy/0"], normals[:, :3], e))
     energies[energies < 0.08] = 0
     lam = logit(energies / unit)
     context = torch.cat([e, lam[:, :1] / 4], dim=1)
     for layer in range(3):
-        flow = flows["next_layers/0" if layer else "first_layer/0"]
-        features = flow._transform.inverse(base[:, layer], context)[0]
+        kind = "next_layers" if layer else "first_layer"
+        part = flows[f"{kind}/0" if sampler == "teacher" else f"{kind}_student/0"]
+        features = _features_of(part, base[:, layer], context)
         voxels = inverse_logit(features) * energies[:, layer, None]
         voxels[voxels < 0.08] = 0
         torch.testing.assert_close(found[:, layer], voxels.float(), rtol=1e-4, atol=0)
@@ -282,3 +316,41 @@ def test_a_unit_below_the_layers_of_the_data_is_refused() -> None:
     _small(layer_energy_unit="65GeV").require_statistics(cartesian(), statistics)
     with pytest.raises(DataError, match="layer_energy_unit"):
         _small(layer_energy_unit="1MeV").require_statistics(cartesian(), statistics)
+
+
+@pytest.mark.parametrize("teacher", ["first_layer", "next_layers"])
+def test_students_learn_from_their_teacher_on_its_own_contexts(teacher: str) -> None:
+    geometry, family = cartesian(), _small(sampler="student")
+    stages, batch = _stages(family, geometry), _batch(geometry, 6)
+    stage = stages[f"{teacher}_student"]
+    assert stage.needs == (teacher,)
+    seen, given = _input(stages[teacher], batch), _input(stage, batch)
+    assert isinstance(given, DistillationInput)
+    torch.testing.assert_close(given.features, seen.features)
+    assert given.context is given.base_context
+    torch.testing.assert_close(given.context, seen.context)
+    assert given.rows_per_shower == seen.rows_per_shower
+    torch.manual_seed(8)
+    trained = stages[teacher].build_part(0)
+    part = stage.given({f"{teacher}/0": trained.state_dict()}).build_part(0)
+    assert isinstance(part, DistilledFlow)
+    judged = part._teacher(given.features.float(), given.context.float())
+    expected = trained.transform_to_noise(given.features.float(), given.context.float())
+    torch.testing.assert_close(judged.base, expected, rtol=1e-4, atol=1e-4)
+    assert all(name.startswith("student.") for name in part.state_dict())
+
+
+def test_a_student_that_was_not_trained_cannot_draw() -> None:
+    geometry, family = polar(), _small()
+    parts = {name: flow.state_dict() for name, flow in _stirred(family, geometry).items()}
+    normals = torch.zeros(7, 3 + 24 + 16, dtype=torch.float64)
+    with pytest.raises(UsageError, match="no student") as refused:
+        _drawn(family.drawn_by("student"), geometry, parts, normals, normals[:, 0] + 5e4)
+    assert "--sampler teacher" in refused.value.do
+    with pytest.raises(UsageError, match="unknown"):
+        family.drawn_by("pupil")
+
+
+def test_one_voxel_a_layer_has_nothing_to_distil() -> None:
+    with pytest.raises(UsageError, match="distil"):
+        _small(sampler="student").require_describable(single_voxel(), ["incident_energy"])

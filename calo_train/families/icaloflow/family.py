@@ -8,7 +8,7 @@ is built.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from calo_train.errors import DataError, UsageError
@@ -21,6 +21,7 @@ from calo_train.families.contracts import (
     require_parts_per_group,
 )
 from calo_train.families.flow_settings import FlowSettings
+from calo_train.families.students import STUDENT, TEACHER, StudentSettings, require_sampler
 from calo_train.quantities import format_energy, parse_quantity
 
 if TYPE_CHECKING:
@@ -40,9 +41,12 @@ _HEADROOM = 1.1  # of an automatic unit over the largest layer energy of the tra
 class ICaloFlow(Family):
     """Hyperparameters of iCaloFlow; `conf/model/icaloflow.yaml` holds the paper's with sources."""
 
+    sampler: str = TEACHER
     energy_flow: FlowSettings = field(default_factory=FlowSettings)
     first_layer_flow: FlowSettings = field(default_factory=FlowSettings)
     next_layers_flow: FlowSettings = field(default_factory=FlowSettings)
+    first_layer_student: StudentSettings = field(default_factory=StudentSettings)
+    next_layers_student: StudentSettings = field(default_factory=StudentSettings)
     layers_per_shower: int | None = 4
     layer_energy_unit: str = "auto"
     voxel_noise: str = "5keV"
@@ -53,9 +57,12 @@ class ICaloFlow(Family):
     energy_training: TrainingSettings = field(default_factory=TrainingSettings)
     first_layer_training: TrainingSettings = field(default_factory=TrainingSettings)
     next_layers_training: TrainingSettings = field(default_factory=TrainingSettings)
+    first_layer_student_training: TrainingSettings = field(default_factory=TrainingSettings)
+    next_layers_student_training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
         require_parts_per_group(self.parts_per_group)
+        require_sampler(self.sampler, where="model.sampler")
         if self.tile < 1 or (self.layers_per_shower is not None and self.layers_per_shower < 1):
             raise UsageError(
                 f"tile={self.tile} and layers_per_shower={self.layers_per_shower}: both must be "
@@ -76,6 +83,12 @@ class ICaloFlow(Family):
                 f"{_grid(shapes[0])}",
                 where="model=icaloflow",
                 do="use model=caloflow or model=l2lflows, which take layers of any size",
+            )
+        if self.sampler == STUDENT and geometry.num_voxels == geometry.num_layers:
+            raise UsageError(
+                f"{geometry.name} has one voxel in each layer, so there is nothing to distil",
+                where="model.sampler=student",
+                do="use model.sampler=teacher",
             )
 
     def require_statistics(self, geometry: Geometry, statistics: ShowerStatistics) -> None:
@@ -107,21 +120,29 @@ class ICaloFlow(Family):
     def stages(
         self, geometry: Geometry, statistics: ShowerStatistics, threshold: float
     ) -> tuple[Stage, ...]:
-        """Give Flow-1, Flow-2 and Flow-3, as far as the detector has something for them."""
+        """Give the three flows, as far as the detector has something for them, and students."""
         from calo_train.families.icaloflow.preparation import Preparation
         from calo_train.families.icaloflow.stages import (
             EnergyStage,
             FirstLayerStage,
             NextLayersStage,
         )
+        from calo_train.families.icaloflow.student_stages import (
+            FirstLayerStudentStage,
+            NextLayersStudentStage,
+        )
 
         preparation = Preparation.of(self, geometry, statistics, threshold)
-        stages: list[Stage] = [EnergyStage(self, preparation)]
+        teachers: list[Stage] = []
+        students: list[Stage] = []
         if preparation.num_voxels > 1:
-            stages.append(FirstLayerStage(self, preparation))
-        if preparation.num_voxels > 1 and geometry.num_layers > 1:
-            stages.append(NextLayersStage(self, preparation))
-        return tuple(stages)
+            teachers.append(FirstLayerStage(self, preparation))
+            students.append(FirstLayerStudentStage(self, preparation))
+        if preparation.has_next_layers:
+            teachers.append(NextLayersStage(self, preparation))
+            students.append(NextLayersStudentStage(self, preparation))
+        drawn_by = students if self.sampler == STUDENT else []
+        return EnergyStage(self, preparation), *teachers, *drawn_by
 
     def build_sampler(
         self,
@@ -133,12 +154,19 @@ class ICaloFlow(Family):
         dtype: torch.dtype,
         device: torch.device,
     ) -> Sampler:
-        """Build the sampler from the weights `energy/0`, `first_layer/0`, `next_layers/0`."""
+        """Build the sampler from `energy/0` and `first_layer/0`, `next_layers/0` or those of
+        their students.
+        """
         from calo_train.families.icaloflow.preparation import Preparation
         from calo_train.families.icaloflow.sampler import ICaloFlowSampler
 
         preparation = Preparation.of(self, geometry, statistics, threshold)
         return ICaloFlowSampler(self, preparation, parts, dtype=dtype, device=device)
+
+    def drawn_by(self, sampler: str) -> ICaloFlow:
+        """Give this family with the teacher or the student as its sampler."""
+        require_sampler(sampler, where="--sampler")
+        return replace(self, sampler=sampler)
 
     def condition_context(self, statistics: ShowerStatistics) -> ConditionContext:
         """Give the map from conditions to context columns."""

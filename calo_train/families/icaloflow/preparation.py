@@ -66,6 +66,11 @@ class Preparation:
         """Voxels of one layer."""
         return voxels_of_layer(self.geometry)
 
+    @property
+    def has_next_layers(self) -> bool:
+        """Whether layers follow the first, with voxels to share their energies."""
+        return self.num_voxels > 1 and self.num_layers > 1
+
     def layers(self, energies: Tensor) -> Tensor:
         """Give what the readout sees of m whole layers, (n, m d) to (n, m, d)."""
         seen = apply_threshold(energies, self.threshold)
