@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from calo_train.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MEV_PER_GEV = 1000.0
 _SCALES: dict[str, dict[str, float]] = {
@@ -31,6 +34,7 @@ _SCALES: dict[str, dict[str, float]] = {
 }
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _QUANTITY = re.compile(rf"^\s*({_NUMBER})\s*([A-Za-z]+)\s*$")
+_VALUES = re.compile(rf"^\s*({_NUMBER}(?:\s*,\s*{_NUMBER})+)\s*([A-Za-z]+)\s*$")
 _SPECTRUM = re.compile(rf"^\s*(log:)?({_NUMBER}):({_NUMBER})\s*([A-Za-z]+)\s*$")
 
 Dimension = Literal["energy", "length", "angle", "size", "duration"]
@@ -50,21 +54,31 @@ def parse_quantity(text: str, dimension: Dimension, *, where: str) -> float:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A law for one condition, in house units: fixed, uniform or log-uniform in [low, high]."""
+    """A law for one condition, in house units: fixed, uniform or log-uniform in [low, high].
+
+    With `values`, rising from low to high, it takes these alone, all equally likely.
+    """
 
     low: float
     high: float
     is_logarithmic: bool = False
+    values: tuple[float, ...] = ()
 
     def quantile(self, probability: float) -> float:
         """Give the value below which the share `probability` of the law lies."""
+        if self.values:
+            return self.values[min(int(probability * len(self.values)), len(self.values) - 1)]
         if self.is_logarithmic:
             return float(self.low * (self.high / self.low) ** probability)
         return self.low + (self.high - self.low) * probability
 
 
 def parse_spectrum(text: str, dimension: Dimension, *, where: str) -> Spectrum:
-    """Read `50GeV` (fixed), `10:100GeV` (uniform) or `log:1:1000GeV` (log-uniform)."""
+    """Read `50GeV` (fixed), `10:100GeV` (uniform), `log:1:1000GeV` or `1,2,4GeV` (these)."""
+    listed = _VALUES.match(str(text))
+    if listed is not None:
+        scale = _scale(listed.group(2), dimension, where=where)
+        return discrete_spectrum(float(value) * scale for value in listed.group(1).split(","))
     match = _SPECTRUM.match(str(text))
     if match is None:
         value = parse_quantity(text, dimension, where=where)
@@ -80,6 +94,12 @@ def parse_spectrum(text: str, dimension: Dimension, *, where: str) -> Spectrum:
             do="write the lower end first, and above zero for log:, such as 10:100GeV",
         )
     return spectrum
+
+
+def discrete_spectrum(values: Iterable[float]) -> Spectrum:
+    """Give the law of values that are equally likely, at least one; each counts once."""
+    rising = tuple(sorted(set(values)))
+    return Spectrum(rising[0], rising[-1], values=rising)
 
 
 def format_energy(energy: float) -> str:

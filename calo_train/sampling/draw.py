@@ -26,7 +26,11 @@ from calo_train.errors import Interrupted, Stopped, UsageError
 from calo_train.families.targets import family_name
 from calo_train.geometry.sources import geometry_to_mapping
 from calo_train.progress import Progress
-from calo_train.sampling.request import conditions_outside, require_conditions
+from calo_train.sampling.request import (
+    conditions_between,
+    conditions_outside,
+    require_conditions,
+)
 from calo_train.sampling.tile_store import owned_store
 from calo_train.sampling.tiles import (
     Computing,
@@ -91,10 +95,18 @@ def draw_to_file(
     computing = Computing(dtype, device or torch.device("cpu"), num_threads)
     require_conditions(request, generator)
     outside = conditions_outside(request, generator)
-    notes = (*generator.notes, *(f"extrapolated: {words}" for words in outside))
+    between = conditions_between(request, generator)
+    for words in between:
+        _log.warning("%s", words)
+    notes = (
+        *generator.notes,
+        *(f"extrapolated: {words}" for words in outside),
+        *(f"interpolated: {words}" for words in between),
+    )
     provenance = {
         **_provenance(generator, request, computing),
         "is_extrapolated": bool(outside),
+        "is_interpolated": bool(between),
         "notes": "\n".join(notes),
         **(attributes or {}),
     }

@@ -12,16 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import UsageError, nearest_names
-from calo_train.quantities import Spectrum, format_energy
+from calo_train.quantities import Spectrum, discrete_spectrum, format_energy
 from calo_train.sampling.noise import CONDITIONS, uniforms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from calo_train.families.generator import Generator
 
 FloatArray = npt.NDArray[np.float64]
 _DOMAIN_SLACK = 0.01  # of its width: a finite training sample does not reach the ends of its law
+_VALUE_RTOL = 1e-6  # a value in another unit and back is off by two roundings of float32
+_SHOWN_VALUES = 3
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class SampleRequest:
         """Give the request as plain data, for attributes; equal for equal showers."""
         laws = {
             name: {"low": law.low, "high": law.high, "logarithmic": law.is_logarithmic}
+            | ({"values": list(law.values)} if law.values else {})
             for name, law in sorted(self.laws.items())
         }
         given = {
@@ -124,9 +127,17 @@ def parse_shard(text: str) -> Shard:
 
 
 def trained_laws(generator: Generator) -> dict[str, Spectrum]:
-    """Give the laws of a request that names no condition: uniform over the trained domain."""
-    ranges = generator.statistics.condition_range
-    return {name: Spectrum(*ranges[name]) for name in generator.condition_names}
+    """Give the laws of a request that names no condition.
+
+    Uniform over the trained domain; equally often each value where the data hold only a few.
+    """
+    statistics = generator.statistics
+    return {
+        name: discrete_spectrum(statistics.condition_values[name])
+        if statistics.condition_values.get(name)
+        else Spectrum(*statistics.condition_range[name])
+        for name in generator.condition_names
+    }
 
 
 def require_conditions(request: SampleRequest, generator: Generator) -> None:
@@ -173,12 +184,51 @@ def conditions_outside(request: SampleRequest, generator: Generator) -> tuple[st
         ends = _extremes(request, name)
         if low - slack <= ends[0] and ends[1] <= high + slack:
             continue
-        words = format_energy if name == "incident_energy" else "{:g} rad".format
+        words = _words(name)
         found.append(
             f"{name} is {words(ends[0])} to {words(ends[1])}, outside the trained "
             f"{words(low)} to {words(high)}"
         )
     return tuple(found)
+
+
+def conditions_between(request: SampleRequest, generator: Generator) -> tuple[str, ...]:
+    """Say for each condition that was trained at a few values only how the request leaves them.
+
+    Such a generator has seen nothing in between, so showers there are an interpolation that the
+    data cannot judge.
+    """
+    found = []
+    for name in generator.condition_names:
+        trained = generator.statistics.condition_values.get(name, ())
+        if not trained or _takes_only(request, name, trained):
+            continue
+        words = _words(name)
+        shown = [words(value) for value in trained]
+        if len(shown) > _SHOWN_VALUES + 1:
+            shown = [*shown[:_SHOWN_VALUES], "...", shown[-1]]
+        found.append(
+            f"{name} takes values between those trained; the data hold {len(trained)}: "
+            + ", ".join(shown)
+        )
+    return tuple(found)
+
+
+def _takes_only(request: SampleRequest, name: str, trained: tuple[float, ...]) -> bool:
+    law = request.laws.get(name)
+    if law is None:
+        values = np.unique(request.given[name])
+    elif law.values or law.low == law.high:
+        values = np.asarray(law.values or (law.low,))
+    else:
+        return False
+    known = np.asarray(trained)
+    nearest = known[np.abs(values[:, None] - known).argmin(axis=1)]
+    return bool(np.isclose(values, nearest, rtol=_VALUE_RTOL, atol=0.0).all())
+
+
+def _words(name: str) -> Callable[[float], str]:
+    return format_energy if name == "incident_energy" else "{:g} rad".format
 
 
 def _extremes(request: SampleRequest, name: str) -> tuple[float, float]:
@@ -188,6 +238,10 @@ def _extremes(request: SampleRequest, name: str) -> tuple[float, float]:
 
 
 def _quantiles(law: Spectrum, uniform: FloatArray) -> FloatArray:
+    if law.values:
+        index = np.minimum((uniform * len(law.values)).astype(int), len(law.values) - 1)
+        chosen: FloatArray = np.asarray(law.values)[index]
+        return chosen
     if law.is_logarithmic:
         return law.low * (law.high / law.low) ** uniform
     return law.low + (law.high - law.low) * uniform

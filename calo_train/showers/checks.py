@@ -33,6 +33,7 @@ IndexArray = npt.NDArray[np.int64]
 _SHOWN_ROWS = 5
 _ENOUGH_ROWS = 100  # to judge units by; a whole file is judged however short it is
 _RANGE_SLACK = 0.1  # incident energies may leave the stated range by this share
+_VALUE_RTOL = 1e-3  # of listed energies, which may have been written rounded
 _FRACTION_FACTOR = 10.0  # by which the mean visible fraction may be off; a unit is 1000
 _UNIT_TOLERANCE = 0.7  # decades around a power of 1000 that count as a wrong unit
 _UNITS = ("eV", "keV", "MeV", "GeV", "TeV")
@@ -57,6 +58,7 @@ class _Totals:
     incident: float = 0.0
     ends: tuple[float, float] = (math.inf, -math.inf)
     num_inside: dict[str, int] = field(default_factory=dict)  # unit -> in range if it were that
+    num_stated: int = 0  # at energies that the data set is said to hold
 
     def add(self, visible: npt.NDArray[np.float64], incident: FloatArray) -> None:
         self.num_showers += len(incident)
@@ -72,6 +74,7 @@ class _Totals:
             energies = incident * (_scale(unit) / read_as)
             inside = np.count_nonzero((energies >= low) & (energies <= high))
             self.num_inside[unit] = self.num_inside.get(unit, 0) + int(inside)
+        self.num_stated += int(np.count_nonzero(_are_stated(incident, spectrum)))
 
 
 class CheckedPass:
@@ -171,7 +174,8 @@ class CheckedPass:
         file, inside = totals.file, totals.num_inside
         read_as = file.unit_of("incident_energy")
         likely = max(_UNITS, key=lambda unit: (inside[unit], unit == read_as))
-        stated = f"{self._config.name} holds {_ends(spectrum.low, spectrum.high)}"
+        listed = f", {len(spectrum.values)} values" if spectrum.values else ""
+        stated = f"{self._config.name} holds {_ends(spectrum.low, spectrum.high)}{listed}"
         if likely != read_as and 2 * inside[read_as] < totals.num_showers <= 1.1 * inside[likely]:
             raise DataError(
                 f"incident energies look like {likely}, layout {file.layout} stores {read_as}",
@@ -179,7 +183,7 @@ class CheckedPass:
                 f"{_ends(*totals.ends)} as {read_as}; {stated}",
                 do=_convert(file, self._config, "--energy-unit", likely),
             )
-        if inside[read_as] < totals.num_showers and self._leaves_range is not file:
+        if totals.num_stated < totals.num_showers and self._leaves_range is not file:
             self._leaves_range = file
             _log.warning(
                 "%s: incident energies of %s leave what %s; what is trained covers what the "
@@ -259,6 +263,17 @@ def _convert(file: ShowerFile, config: DatasetConfig, flag: str, unit: str) -> s
         f"calo-data convert {quote(str(file.path))} {flag} {unit}{dataset} "
         f"-o {quote(str(target))}    (nothing was changed)"
     )
+
+
+def _are_stated(energies: FloatArray, spectrum: Spectrum) -> npt.NDArray[np.bool_]:
+    """Say of each energy whether the data set is known to hold it, with some slack."""
+    if spectrum.values:
+        known = np.asarray(spectrum.values)
+        nearest = known[np.abs(energies[:, None] - known).argmin(axis=1)]
+        is_near: npt.NDArray[np.bool_] = np.isclose(energies, nearest, rtol=_VALUE_RTOL, atol=0.0)
+        return is_near
+    low, high = spectrum.low * (1 - _RANGE_SLACK), spectrum.high * (1 + _RANGE_SLACK)
+    return (energies >= low) & (energies <= high)
 
 
 def _ends(low: float, high: float) -> str:

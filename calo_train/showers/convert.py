@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from calo_train import __version__
 from calo_train.atomic_files import replacing, require_free_space, sha256_of
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _MARK = "conversion_mark"
 _UNIT_RTOL = 2.0**-22  # a unit is changed in float64 and rounded to float32 at most twice
+_ANGLES = ("polar_angle", "azimuth")
+_DIRECTION_ATOL = 2.0**-21  # of angles up to pi in float32, and of unit vectors in float32
 _log = logging.getLogger(__name__)
 
 
@@ -164,5 +167,22 @@ def _compare(source: ShowerSource, path: Path, target: Path) -> None:
 
 def _is_equal(expected: Showers, found: Showers) -> bool:
     pairs = [(expected.energies, found.energies)]
-    pairs += [(values, found.conditions[name]) for name, values in expected.conditions.items()]
-    return all(np.allclose(a, b, rtol=_UNIT_RTOL, atol=0.0, equal_nan=True) for a, b in pairs)
+    angles = _ANGLES if all(name in expected.conditions for name in _ANGLES) else ()
+    pairs += [
+        (values, found.conditions[name])
+        for name, values in expected.conditions.items()
+        if name not in angles
+    ]
+    is_equal = all(np.allclose(a, b, rtol=_UNIT_RTOL, atol=0.0, equal_nan=True) for a, b in pairs)
+    if not angles:
+        return is_equal
+    # A layout may hold a direction instead, in which pi is -pi and the pole has no azimuth.
+    return is_equal and np.allclose(
+        _direction(expected), _direction(found), rtol=0.0, atol=_DIRECTION_ATOL, equal_nan=True
+    )
+
+
+def _direction(showers: Showers) -> npt.NDArray[np.float64]:
+    polar, azimuth = (showers.conditions[name].astype(np.float64) for name in _ANGLES)
+    across = np.sin(polar)
+    return np.stack([across * np.cos(azimuth), across * np.sin(azimuth), np.cos(polar)])

@@ -46,6 +46,8 @@ class DatasetConfig:
     memory_budget: str = "4GiB"
     invalid_showers: str = "refuse"
     symmetries: list[str] = field(default_factory=list)
+    doi: str | None = None
+    published_files: str = "*"
 
     def __post_init__(self) -> None:
         layout_named(self.layout)

@@ -1,7 +1,8 @@
 """Does a file hold showers of this detector? As far as its layout can tell.
 
 Native files are compared edge by edge; a grid by its shape, and by the attributes `axes` and
-`cell_mm` where it has them; a flat list of voxels by its length.
+`cell_mm` where it has them; a flat list of voxels by its length; point clouds by where the points
+of the first showers lie.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ import yaml
 from calo_train.config_folder import conf_folder
 from calo_train.errors import GeometryMismatch, MachineError
 from calo_train.geometry import geometry_from_mapping
+from calo_train.showers.layouts.point_clouds import (
+    holds_points,
+    layers_of_points,
+    voxels_of_points,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
     from calo_train.showers.layouts import ShowerFile
 
 _CELL = re.compile(r"\s*([\d.]+)\s*x\s*([\d.]+)\s*")
+_PROBED_SHOWERS = 64  # of a point cloud
+_SHARE_INSIDE = 0.9  # of their energy that a fitting detector holds; a core holds a little less
 _CELL_RTOL = 1e-3  # attributes are decimal text for people
 
 
@@ -30,9 +38,13 @@ def first_difference(geometry: Geometry, file: ShowerFile) -> str | None:
     """Say where a file first departs from a detector, expected against found, or None."""
     if file.geometry is not None:
         return geometry.difference(file.geometry)
-    grid = file.columns.grid
-    if len(grid) == 3:
-        return _shape_difference(geometry, grid) or _attribute_difference(geometry, file)
+    if file.columns.has_points:
+        return _point_difference(geometry, file)
+    grids = file.columns.grids
+    if len(grids) > 1 or len(grids[0]) == 2:
+        return _layers_difference(geometry, grids)
+    if len(grids[0]) == 3:
+        return _shape_difference(geometry, grids[0]) or _attribute_difference(geometry, file)
     if file.num_voxels != geometry.num_voxels:
         return f"{geometry.num_voxels} voxels against {file.num_voxels}"
     return None
@@ -61,11 +73,15 @@ def fitting_words(file: ShowerFile) -> str:
 
 def fitting_geometries(file: ShowerFile) -> list[str]:
     """Name the detectors of `conf/geometry` that a file fits."""
-    found = _group("geometry")
+    detectors = {
+        name: geometry_from_mapping(mapping, where=name)
+        for name, mapping in _group("geometry").items()
+    }
     return [
         name
-        for name, mapping in found.items()
-        if first_difference(geometry_from_mapping(mapping, where=name), file) is None
+        for name, geometry in detectors.items()
+        if first_difference(geometry, file) is None
+        and (not file.columns.has_points or _has_its_cells(geometry, file))
     ]
 
 
@@ -106,6 +122,49 @@ def _shape_difference(geometry: Geometry, grid: tuple[int, ...]) -> str | None:
         if found != axis.num_cells:
             return f"layer 0, axis {axis.name}: {axis.num_cells} cells against {found}"
     return None
+
+
+def _layers_difference(geometry: Geometry, grids: tuple[tuple[int, ...], ...]) -> str | None:
+    """Compare the grids of layers that are arrays of their own."""
+    if len(grids) != geometry.num_layers:
+        return f"{geometry.num_layers} layers against {len(grids)}"
+    for index, (layer, grid) in enumerate(zip(geometry.layers, grids, strict=True)):
+        if layer.shape != grid:
+            return f"layer {index}: {layer.shape} cells against {grid}"
+    return None
+
+
+def _point_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+    """Say when points of the first showers lie beyond the layers, or many beside the cells."""
+    if not holds_points(geometry):
+        return "axes that have no place in x and y against points"
+    layers, inside = points_inside(geometry, file)
+    if layers > geometry.num_layers:
+        return f"{geometry.num_layers} layers against {layers}"
+    if inside < _SHARE_INSIDE:
+        return f"{100 * inside:.0f} % of the energy of the first showers lies in these cells"
+    return None
+
+
+def points_inside(geometry: Geometry, file: ShowerFile) -> tuple[int, float]:
+    """Give the layers that points of the first showers reach and the share of energy in voxels."""
+    rows = file.read_points(0, min(file.num_showers, _PROBED_SHOWERS))
+    points = np.concatenate(rows) if rows else np.empty((0, file.columns.point_size))
+    whole = float(points[:, 3].sum(dtype=np.float64))
+    if whole <= 0:
+        return 0, 1.0
+    is_inside = voxels_of_points(points, geometry) >= 0
+    inside = float(points[is_inside, 3].sum(dtype=np.float64))
+    return int(layers_of_points(points).max()) + 1, inside / whole
+
+
+def _has_its_cells(geometry: Geometry, file: ShowerFile) -> bool:
+    """Say whether points look like the cells of a detector: all layers, one point a voxel."""
+    layers, _ = points_inside(geometry, file)
+    rows = file.read_points(0, min(file.num_showers, _PROBED_SHOWERS))
+    voxels = [voxels_of_points(row, geometry) for row in rows]
+    hit = [found[found >= 0] for found in voxels]
+    return layers == geometry.num_layers and all(len(np.unique(v)) == len(v) for v in hit)
 
 
 def _attribute_difference(geometry: Geometry, file: ShowerFile) -> str | None:

@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import DataError
-from calo_train.showers.fitting import first_difference, fitting_words, refuse
+from calo_train.showers.fitting import (
+    first_difference,
+    fitting_words,
+    points_inside,
+    refuse,
+)
 from calo_train.showers.layouts import ShowerFile, Units, open_file
 from calo_train.showers.showers import Showers, concatenate
 
@@ -226,6 +231,7 @@ def _own_geometry(file: ShowerFile) -> Geometry:
 
 def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None) -> FileRows:
     if first_difference(geometry, file) is None:
+        _log_outside(file, geometry)
         return FileRows(file, first_row, geometry, None)
     if crop is None or first_difference(crop.parent, file) is not None:
         raise refuse(file, geometry, crop.parent if crop else None)
@@ -235,6 +241,20 @@ def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None
     )
     _log_crop(file, crop, regrouping)
     return FileRows(file, first_row, crop.parent, regrouping)
+
+
+def _log_outside(file: ShowerFile, geometry: Geometry) -> None:
+    """Say what share of a point cloud's energy lies in no voxel, in its first showers."""
+    if file.columns.has_points:
+        _, inside = points_inside(geometry, file)
+        if inside < 1:
+            _log.warning(
+                "%s: %.2g %% of the energy of its first showers lies outside the cells of %s and "
+                "is left out",
+                file.path.name,
+                100 * (1 - inside),
+                geometry.name,
+            )
 
 
 def _log_crop(file: ShowerFile, crop: Crop, regrouping: Regrouping) -> None:

@@ -5,10 +5,11 @@ A `ShowerStatistics` belongs to the generator: it is stored in its yaml and read
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from calo_train.errors import DataError
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from calo_train.geometry import Geometry
-    from calo_train.showers.showers import Showers
+    from calo_train.showers.showers import FloatArray, Showers
+
+_Values = npt.NDArray[np.float32] | None  # None: too many to be listed
+_MOST_VALUES = 64  # of a condition that is called discrete
+_ROWS_A_VALUE = 4  # at least, on average; continuous conditions hardly ever repeat a float32
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,9 @@ class ShowerStatistics:
     layer_energy_max: tuple[float, ...]  # largest energy of each layer
     visible_fraction: float  # mean of visible over incident energy
     condition_range: dict[str, tuple[float, float]]  # the trained domain
+    # Rising values of conditions that take few, as in CaloChallenge data set 1; others are absent.
+    condition_values: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    visible_fraction_max: float = 0.0  # largest visible over incident energy of a shower
 
     def to_mapping(self) -> dict[str, Any]:
         """Give plain numbers and lists for yaml."""
@@ -37,6 +45,9 @@ class ShowerStatistics:
         mapping["layer_energy_max"] = list(self.layer_energy_max)
         mapping["condition_range"] = {
             name: list(ends) for name, ends in self.condition_range.items()
+        }
+        mapping["condition_values"] = {
+            name: list(values) for name, values in self.condition_values.items()
         }
         return mapping
 
@@ -54,6 +65,11 @@ class ShowerStatistics:
                     str(name): (float(low), float(high))
                     for name, (low, high) in mapping["condition_range"].items()
                 },
+                condition_values={  # absent from generators of earlier versions
+                    str(name): tuple(float(value) for value in values)
+                    for name, values in mapping.get("condition_values", {}).items()
+                },
+                visible_fraction_max=float(mapping.get("visible_fraction_max", 0.0)),  # likewise
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -68,8 +84,9 @@ def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerSt
     num_showers = num_empty = 0
     voxel_max = np.zeros(geometry.num_layers)
     layer_max = np.zeros(geometry.num_layers)
-    visible_sum = incident_sum = 0.0
+    visible_sum = incident_sum = fraction_max = 0.0
     ranges: dict[str, tuple[float, float]] = {}
+    found: dict[str, _Values] = {}
     starts = [piece.start for piece in geometry.layer_slices]
     for showers in blocks:
         energies = showers.energies
@@ -80,15 +97,33 @@ def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerSt
         voxel_max = np.maximum(voxel_max, np.maximum.reduceat(energies.max(axis=0), starts))
         layer_max = np.maximum(layer_max, layer_energies.max(axis=0))
         visible_sum += float(visible.sum())
-        incident_sum += float(showers.conditions["incident_energy"].sum(dtype=np.float64))
+        incident = showers.conditions["incident_energy"].astype(np.float64)
+        incident_sum += float(incident.sum())
+        fractions = np.divide(visible, incident, out=np.zeros_like(visible), where=incident > 0)
+        fraction_max = max(fraction_max, float(fractions.max()))
         for name, values in showers.conditions.items():
             low, high = ranges.get(name, (np.inf, -np.inf))
             ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
+            found[name] = _joined(found.get(name, np.empty(0, np.float32)), values)
     return ShowerStatistics(
         num_showers=num_showers,
         num_empty=num_empty,
         voxel_max=tuple(voxel_max.tolist()),
         layer_energy_max=tuple(layer_max.tolist()),
         visible_fraction=visible_sum / incident_sum if incident_sum > 0 else 0.0,
+        visible_fraction_max=fraction_max,
         condition_range=ranges,
+        condition_values={
+            name: tuple(values.tolist())
+            for name, values in found.items()
+            if values is not None and _ROWS_A_VALUE * len(values) <= num_showers
+        },
     )
+
+
+def _joined(known: _Values, values: FloatArray) -> _Values:
+    """Add the values of a block to those seen so far; None once they are too many to be a list."""
+    if known is None:
+        return None
+    joined: FloatArray = np.union1d(known, values)
+    return joined if len(joined) <= _MOST_VALUES else None

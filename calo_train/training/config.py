@@ -24,7 +24,8 @@ _TOP_KEYS = ("dataset", "model", "trainer", "logger", "name", "runs_folder", "se
              "restart", "dry_run")  # fmt: skip
 # Keys that may change when a run goes on: they do not enter what is trained.
 FREE_KEYS = ("trainer", "logger", "only", "restart", "dry_run", "runs_folder", "dataset.path",
-             "dataset.memory_budget", "model.parts_per_group")  # fmt: skip
+             "dataset.memory_budget", "dataset.doi", "dataset.published_files",
+             "model.parts_per_group")  # fmt: skip
 
 
 @dataclass

@@ -274,5 +274,7 @@ def _quieten_lightning() -> None:
     # its own thread. Lightning's advice about both is noise to a user.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    # A student's teacher stays in evaluation mode on purpose.
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     # Lightning 2.6 with torch 2.13 asks torch's pytrees in a way that torch is leaving.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from calo_train.errors import DataError, UsageError, nearest_names
 from calo_train.showers.layouts.calochallenge import CaloChallenge
+from calo_train.showers.layouts.calogan import CaloGan
 from calo_train.showers.layouts.getting_high import GettingHigh
 from calo_train.showers.layouts.hdf5 import contents, names, open_hdf5
 from calo_train.showers.layouts.layout import Layout, Units
 from calo_train.showers.layouts.native import Native
 from calo_train.showers.layouts.reader import ShowerFile
+from calo_train.showers.layouts.showerdata import ShowerData
 from calo_train.showers.layouts.writer import ShowerWriter, create_file
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ __all__ = [
 
 # In the order in which a file is tried: the most explicit first.
 LAYOUTS: Mapping[str, Layout] = {
-    layout.name: layout for layout in (Native(), GettingHigh(), CaloChallenge())
+    layout.name: layout
+    for layout in (Native(), GettingHigh(), CaloGan(), ShowerData(), CaloChallenge())
 }
 
 

@@ -48,12 +48,12 @@ class CaloChallenge(Layout):
                 do="write one row a shower",
             )
         return Columns(
-            _ENERGIES,
+            (_ENERGIES,),
             _CONDITIONS,
-            tuple(showers.shape[1:]),
+            (tuple(showers.shape[1:]),),
             attributes={_ENERGIES.key: plain_attributes(showers)},
         )
 
     def plan(self, geometry: Geometry, condition_names: Sequence[str]) -> Columns:
         require_incident_energy_only(self, condition_names)
-        return Columns(_ENERGIES, _CONDITIONS, (geometry.num_voxels,))
+        return Columns((_ENERGIES,), _CONDITIONS, ((geometry.num_voxels,),))

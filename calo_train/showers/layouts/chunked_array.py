@@ -8,7 +8,7 @@ no chunk wait for the next ones.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,21 +20,38 @@ if TYPE_CHECKING:
     import h5py
     import numpy.typing as npt
 
-    FloatArray = npt.NDArray[np.float32]
+    Rows = npt.NDArray[Any]
 
 GZIP_LEVEL = 1
 
 
+class RaggedArray:
+    """An array of rows of different lengths; they lie in HDF5's heap, which no filter reaches."""
+
+    def __init__(self, array: h5py.Dataset) -> None:
+        self._array = array
+
+    def append(self, rows: Rows) -> None:
+        """Append rows, an object array (n,) of arrays."""
+        start = len(self._array)
+        self._array.resize(start + len(rows), axis=0)
+        for index, row in enumerate(rows):  # h5py 3 mistakes rows of one length for a grid
+            self._array[start + index] = row
+
+    def write_waiting(self) -> None:
+        """Nothing waits here."""
+
+
 class ChunkedArray:
-    """An array (rows, ...) of float32 in chunks of whole rows, with gzip as its only filter."""
+    """An array (rows, ...) of numbers in chunks of whole rows, with gzip as its only filter."""
 
     def __init__(self, array: h5py.Dataset, *, num_threads: int) -> None:
         self._array = array
         self._num_threads = num_threads
         self._num_written = 0  # rows in whole chunks
-        self._waiting: FloatArray = np.empty((0, *array.shape[1:]), dtype=np.float32)
+        self._waiting: Rows = np.empty((0, *array.shape[1:]), dtype=array.dtype)
 
-    def append(self, rows: FloatArray) -> None:
+    def append(self, rows: Rows) -> None:
         """Append rows, in the array's shape."""
         size = self._array.chunks[0]
         chunks = []
@@ -55,7 +72,7 @@ class ChunkedArray:
         self._array.resize(self._num_written + len(self._waiting), axis=0)
         self._array[self._num_written :] = self._waiting
 
-    def _write(self, chunks: Sequence[FloatArray]) -> None:
+    def _write(self, chunks: Sequence[Rows]) -> None:
         compressed = [b""] * len(chunks)
 
         def compress(first: int, end: int) -> None:

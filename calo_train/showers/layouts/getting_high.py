@@ -8,7 +8,7 @@ The cell edges are not in the file; attributes `axes` and `cell_mm`, where prese
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h5py
 
@@ -22,7 +22,7 @@ from calo_train.showers.layouts.layout import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from calo_train.geometry import Geometry
@@ -59,13 +59,7 @@ class GettingHigh(Layout):
                 where=str(path),
                 do="write one grid of the group's size for every layer and shower",
             )
-        planned = _columns(group, grid)
-        return Columns(
-            planned.energies,
-            planned.conditions,
-            planned.grid,
-            attributes={planned.energies.key: plain_attributes(layers)},
-        )
+        return _columns(group, grid, plain_attributes(layers))
 
     def plan(self, geometry: Geometry, condition_names: Sequence[str]) -> Columns:
         require_incident_energy_only(self, condition_names)
@@ -76,27 +70,24 @@ class GettingHigh(Layout):
                 do="write the layout native, which holds any detector",
             )
         first, second = geometry.layers[0].axes
-        planned = _columns(
-            f"{first.num_cells}x{second.num_cells}",
-            (geometry.num_layers, first.num_cells, second.num_cells),
-        )
         attributes = {"axes": f"shower,layer(z),{first.name},{second.name}"}
         widths = [axis.edges[1] - axis.edges[0] for axis in (first, second)]
         if all(axis.unit == "mm" for axis in (first, second)):
             attributes["cell_mm"] = "x".join(f"{width:g}" for width in widths)
-        return Columns(
-            planned.energies,
-            planned.conditions,
-            planned.grid,
-            attributes={planned.energies.key: attributes},
+        return _columns(
+            f"{first.num_cells}x{second.num_cells}",
+            (geometry.num_layers, first.num_cells, second.num_cells),
+            attributes,
         )
 
 
-def _columns(group: str, grid: tuple[int, ...]) -> Columns:
+def _columns(group: str, grid: tuple[int, ...], attributes: Mapping[str, Any]) -> Columns:
+    layers = Column(f"{group}/layers", "MeV")
     return Columns(
-        Column(f"{group}/layers", "MeV"),
+        (layers,),
         {"incident_energy": Column(f"{group}/energy", "GeV")},
-        grid,
+        (grid,),
+        attributes={layers.key: attributes},
     )
 
 

@@ -61,8 +61,13 @@ def names(group: h5py.Group) -> list[str]:
     return [name for name, kind in _walk(group, depth=2) if kind.startswith("(")]
 
 
-def require_array(file: h5py.File, key: str, *, path: Path) -> h5py.Dataset:
-    """Give the numeric data set `key` after checking that reading it is safe; else DataError."""
+def require_array(
+    file: h5py.File, key: str, *, path: Path, is_ragged: bool = False
+) -> h5py.Dataset:
+    """Give the numeric data set `key` after checking that reading it is safe; else DataError.
+
+    Of a ragged one, rows are arrays of numbers of different lengths.
+    """
     node: Any = file
     for name in key.split("/"):
         link = node.get(name, getlink=True) if isinstance(node, h5py.Group) else None
@@ -77,10 +82,20 @@ def require_array(file: h5py.File, key: str, *, path: Path) -> h5py.Dataset:
         node = node[name]
     if not isinstance(node, h5py.Dataset):
         raise DataError(f"'{key}' is not a data set", where=str(path), do="write the file anew")
-    _require_plain(node, key, path)
+    _require_plain(node, key, path, is_ragged=is_ragged)
     _require_filters(node, path)
     _require_stored(node, key, path)
     return node
+
+
+def require_row_bytes(row_bytes: int, key: str, *, where: str) -> None:
+    """Raise DataError when a shower of an array is declared larger than any that is accepted."""
+    if row_bytes > _MAX_ROW_BYTES:
+        raise DataError(
+            f"'{key}' declares {format_size(row_bytes)} a row",
+            where=where,
+            do=f"check the file; at most {format_size(_MAX_ROW_BYTES)} a shower are accepted",
+        )
 
 
 def read_rows(array: h5py.Dataset, start: int, stop: int, *, path: Path) -> np.ndarray[Any, Any]:
@@ -114,7 +129,8 @@ def plain_attributes(node: h5py.HLObject) -> dict[str, Any]:
 
 def storage(array: h5py.Dataset) -> str:
     """Say how an array is stored, such as `float32, gzip 9, shuffle, chunks of 64 rows`."""
-    pieces = [str(array.dtype)]
+    ragged = h5py.check_vlen_dtype(array.dtype)
+    pieces = [str(array.dtype) if ragged is None else f"rows of {ragged} of different lengths"]
     if array.compression is not None:
         level = "" if array.compression_opts is None else f" {array.compression_opts}"
         pieces.append(f"{array.compression}{level}")
@@ -143,12 +159,13 @@ def _walk(group: h5py.Group, *, depth: int) -> Iterator[tuple[str, str]]:
                 yield f"{name}/{inner}", kind
 
 
-def _require_plain(array: h5py.Dataset, key: str, path: Path) -> None:
+def _require_plain(array: h5py.Dataset, key: str, path: Path, *, is_ragged: bool) -> None:
     if array.is_virtual:
         raise _refused(path, key, "a virtual data set whose values lie in other files")
     if array.external:
         raise _refused(path, key, f"stored outside the file, in {printable(array.external[0][0])}")
-    if array.dtype.kind not in "fiu":
+    kind = h5py.check_vlen_dtype(array.dtype) if is_ragged else array.dtype
+    if kind is None or np.dtype(kind).kind not in "fiu":
         raise DataError(
             f"'{key}' holds {array.dtype}, not numbers", where=str(path), do="write numbers"
         )
@@ -175,12 +192,7 @@ def _require_stored(array: h5py.Dataset, key: str, path: Path) -> None:
     """Compare what is declared with what is stored; unwritten chunks would read as zeros."""
     rows = array.shape[0] if array.shape else 0
     row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
-    if row_bytes > _MAX_ROW_BYTES:
-        raise DataError(
-            f"'{key}' declares {format_size(row_bytes)} a row",
-            where=f"{path}: shape {array.shape}",
-            do=f"check the file; at most {format_size(_MAX_ROW_BYTES)} a shower are accepted",
-        )
+    require_row_bytes(row_bytes, key, where=f"{path}: shape {array.shape}")
     if array.chunks is None:
         stored, expected = array.id.get_storage_size(), rows * row_bytes
     else:

@@ -1,7 +1,8 @@
 """What a layout says: under which keys, in which units and in which shape a file holds showers.
 
-Every layout here is one array of voxel energies and one column for each condition, so a layout is
-a description; reading and writing are done once for all, in `reader` and `writer`.
+A file is one or several arrays of voxel energies and a column for each condition, so a layout is
+a description; reading and writing are done once for all, in `reader` and `writer`. Layouts whose
+rows are no grids (point clouds) say how rows become voxel energies and back.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from calo_train.errors import DataError, UsageError
 from calo_train.quantities import Dimension, parse_quantity
@@ -18,8 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import h5py
+    import numpy.typing as npt
 
     from calo_train.geometry import Geometry
+    from calo_train.showers.showers import FloatArray, Showers
+
+    Rows = npt.NDArray[Any]
 
 # Unit of each condition inside the program; other names of native files keep their unit.
 HOUSE_UNITS = {"incident_energy": "MeV", "polar_angle": "rad", "azimuth": "rad"}
@@ -32,6 +39,11 @@ class Column:
 
     key: str
     unit: str
+    row_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ((), (1,))
+
+    def values(self, rows: Rows) -> Rows:
+        """Give one value a shower, (n,), from the rows of the array."""
+        return rows.reshape(-1)
 
     def house_scale(self, *, where: str) -> float:
         """Give the factor to house units; a unit that nobody knows is a DataError."""
@@ -59,13 +71,24 @@ class Units:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a file of some layout holds what; `grid` is the shape of a shower there."""
+    """Where a file of some layout holds what.
 
-    energies: Column
+    Rows of the arrays `energies`, flattened and joined in order, are the voxel energies of a
+    shower; `grids` are their shapes. Point clouds are one array without a grid.
+    """
+
+    energies: tuple[Column, ...]
     conditions: Mapping[str, Column]
-    grid: tuple[int, ...]
+    grids: tuple[tuple[int, ...], ...]
     geometry: Geometry | None = None  # of self-describing files only
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # key -> attributes
+    point_size: int = 0  # numbers a point, of point clouds only
+    file_attributes: Mapping[str, Any] = field(default_factory=dict)  # that arrays tell
+
+    @property
+    def has_points(self) -> bool:
+        """Whether rows are point clouds, of which only a geometry makes voxels."""
+        return self.point_size > 0
 
     def with_units(self, units: Units) -> Columns:
         """Read incident or voxel energies in other units than the layout says."""
@@ -73,8 +96,21 @@ class Columns:
         incident = conditions.get("incident_energy")
         if units.incident_energy is not None and incident is not None:
             conditions["incident_energy"] = replace(incident, unit=units.incident_energy)
-        energies = replace(self.energies, unit=units.voxel_energies or self.energies.unit)
+        energies = tuple(
+            replace(column, unit=units.voxel_energies or column.unit) for column in self.energies
+        )
         return replace(self, energies=energies, conditions=conditions)
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array to be written: what a row is there."""
+
+    key: str
+    row_shape: tuple[int, ...]
+    unit: str = ""
+    dtype: str = "float32"
+    is_ragged: bool = False  # rows of different lengths
 
 
 class Layout(ABC):
@@ -100,6 +136,45 @@ class Layout(ABC):
     def file_attributes(self, geometry: Geometry) -> Mapping[str, Any]:  # noqa: ARG002 - layouts that hold it use it
         """Give the attributes that make a written file recognisable; none for most layouts."""
         return {}
+
+    def decode(self, rows: Sequence[Rows], columns: Columns, geometry: Geometry) -> Rows:  # noqa: ARG002 - point clouds use them
+        """Make voxel energies (n, voxels), in the file's unit, of the rows of each array."""
+        flat = [array.reshape(len(array), -1) for array in rows]
+        return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+
+    def stored_arrays(self, columns: Columns) -> tuple[StoredArray, ...]:
+        """List the arrays of a file to be written."""
+        energies = (
+            StoredArray(column.key, grid, column.unit)
+            for column, grid in zip(columns.energies, columns.grids, strict=True)
+        )
+        conditions = (
+            StoredArray(column.key, self.condition_shape, column.unit)
+            for column in columns.conditions.values()
+        )
+        return (*energies, *conditions)
+
+    def encode(self, showers: Showers, columns: Columns, first: int) -> Mapping[str, Rows]:  # noqa: ARG002 - numbered rows use it
+        """Give the rows to append to each array for showers, of which the first is row `first`."""
+        sizes = [int(np.prod(grid)) for grid in columns.grids]
+        pieces = np.split(showers.energies, np.cumsum(sizes)[:-1], axis=1)
+        rows = {
+            column.key: in_unit_of(column, piece).reshape(-1, *grid)
+            for column, piece, grid in zip(columns.energies, pieces, columns.grids, strict=True)
+        }
+        for name, column in columns.conditions.items():
+            values = in_unit_of(column, showers.conditions[name])
+            rows[column.key] = values.reshape(-1, *self.condition_shape)
+        return rows
+
+    def finish(self, file: h5py.File) -> None:  # noqa: B027 - most layouts have nothing to add
+        """Write what is known only of all rows so far; nothing for most layouts."""
+
+
+def in_unit_of(column: Column, values: FloatArray) -> FloatArray:
+    """Convert values in house units to those of a column, float32."""
+    scale = column.house_scale(where=column.key)
+    return values if scale == 1.0 else (values / np.float64(scale)).astype(np.float32)
 
 
 def require_incident_energy_only(layout: Layout, condition_names: Sequence[str]) -> None:

@@ -56,9 +56,9 @@ class Native(Layout):
         stored = {key: plain_attributes(require_array(file, key, path=path)) for key in keys}
         units = {key: str(found.get("unit", "")) for key, found in stored.items()}
         return Columns(
-            Column(_ENERGIES, units[_ENERGIES] or "MeV"),
+            (Column(_ENERGIES, units[_ENERGIES] or "MeV"),),
             {key.partition("/")[2]: Column(key, units[key]) for key in keys[1:]},
-            (geometry.num_voxels,),
+            ((geometry.num_voxels,),),
             geometry,
             stored,
         )
@@ -68,7 +68,8 @@ class Native(Layout):
             name: Column(f"{_CONDITIONS}/{name}", HOUSE_UNITS.get(name, ""))
             for name in condition_names
         }
-        return Columns(Column(_ENERGIES, "MeV"), conditions, (geometry.num_voxels,), geometry)
+        energies = (Column(_ENERGIES, "MeV"),)
+        return Columns(energies, conditions, ((geometry.num_voxels,),), geometry)
 
     def file_attributes(self, geometry: Geometry) -> Mapping[str, Any]:
         return {

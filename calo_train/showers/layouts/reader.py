@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
 from calo_train.errors import DataError
@@ -22,10 +24,8 @@ from calo_train.showers.showers import Showers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import h5py
-
     from calo_train.geometry import Geometry
-    from calo_train.showers.layouts.layout import Column, Columns, Layout
+    from calo_train.showers.layouts.layout import Column, Columns, Layout, Rows
     from calo_train.showers.showers import FloatArray
 
 _MAX_MANTISSA_BITS = 23  # of a float32
@@ -41,13 +41,14 @@ class ShowerFile:
     def __init__(self, path: Path, file: h5py.File, layout: Layout, columns: Columns) -> None:
         self.path = path
         self.layout = layout.name
+        self._layout = layout
         self.columns = columns
         self._handle = file
         self._process = os.getpid()
         self._inherited: list[h5py.File] = []
         self.attributes: dict[str, Any] = {
             name: printable(value) if isinstance(value, str) else value
-            for name, value in plain_attributes(file).items()
+            for name, value in {**columns.file_attributes, **plain_attributes(file)}.items()
         }
         self._arrays = self._open_arrays()
         self._changed = _change_mark(path)
@@ -69,14 +70,21 @@ class ShowerFile:
 
     @property
     def num_voxels(self) -> int:
-        return int(np.prod(self.columns.grid))
+        """Voxels of a shower; 0 for point clouds, which have none of their own."""
+        return sum(math.prod(grid) for grid in self.columns.grids)
 
     @property
     def shape_words(self) -> str:
         """Say what a shower looks like in this file, for messages."""
         if self.geometry is not None:
             return self.geometry.describe()
-        grid = self.columns.grid
+        if self.columns.has_points:
+            return "points (x, y, layer, energy)"
+        grids = self.columns.grids
+        if len(grids) > 1:
+            shapes = ", ".join("x".join(map(str, grid)) for grid in grids)
+            return f"{len(grids)} layers of {shapes} ({self.num_voxels} voxels)"
+        grid = grids[0]
         if len(grid) == 3:
             return f"{grid[0]} layers of {grid[1]} x {grid[2]} cells ({self.num_voxels} voxels)"
         return f"{self.num_voxels} voxels"
@@ -84,35 +92,40 @@ class ShowerFile:
     @property
     def storage_words(self) -> str:
         """Say how the voxel energies are stored: type, filters, chunks."""
-        return storage(self._array(self.columns.energies))
+        return storage(self._array(self.columns.energies[0]))
 
     @property
     def chunk_rows(self) -> int:
         """Rows that are decoded together."""
-        chunks = self._array(self.columns.energies).chunks
+        chunks = self._array(self.columns.energies[0]).chunks
         return int(chunks[0]) if chunks else min(_DEFAULT_CHUNK_ROWS, max(self.num_showers, 1))
 
     @property
     def stored_type(self) -> str:
-        return str(self._array(self.columns.energies).dtype)
+        kind = self._array(self.columns.energies[0]).dtype
+        return str(h5py.check_vlen_dtype(kind) or kind)
 
     def key_of(self, condition: str | None = None) -> str:
         """Name the array of a condition, or of the voxel energies, as in the file."""
-        return (self.columns.conditions[condition] if condition else self.columns.energies).key
+        return self._column(condition).key
 
     def unit_of(self, condition: str | None = None) -> str:
         """Give the unit in which a condition, or the voxel energies, are read."""
-        return (self.columns.conditions[condition] if condition else self.columns.energies).unit
+        return self._column(condition).unit
 
     def read(self, start: int, stop: int, geometry: Geometry) -> Showers:
         """Read rows [start, stop) in house units, float32, as showers of a fitting geometry."""
-        energies = self._read(self.columns.energies, start, stop).reshape(stop - start, -1)
-        return Showers(energies, self.read_conditions(start, stop), geometry)
+        energies = self.columns.energies
+        rows = [self._rows(column, start, stop) for column in energies]
+        values = self._layout.decode(rows, self.columns, geometry)
+        return Showers(
+            self._in_house_units(energies[0], values), self.read_conditions(start, stop), geometry
+        )
 
     def read_conditions(self, start: int, stop: int) -> dict[str, FloatArray]:
         """Read the conditions of rows [start, stop) in house units, name -> (n,) float32."""
         return {
-            name: self._read(column, start, stop).reshape(-1)
+            name: self._in_house_units(column, column.values(self._rows(column, start, stop)))
             for name, column in self.columns.conditions.items()
         }
 
@@ -136,8 +149,18 @@ class ShowerFile:
         if self._process == os.getpid():
             self._handle.close()
 
-    def _read(self, column: Column, start: int, stop: int) -> FloatArray:
-        values = read_rows(self._array(column), start, stop, path=self.path)
+    def read_points(self, start: int, stop: int) -> list[FloatArray]:
+        """Read rows [start, stop) of a point cloud as they are stored, (points, numbers) each."""
+        rows = self._rows(self.columns.energies[0], start, stop)
+        return [row.reshape(-1, self.columns.point_size) for row in rows]
+
+    def _column(self, condition: str | None) -> Column:
+        return self.columns.conditions[condition] if condition else self.columns.energies[0]
+
+    def _rows(self, column: Column, start: int, stop: int) -> Rows:
+        return read_rows(self._array(column), start, stop, path=self.path)
+
+    def _in_house_units(self, column: Column, values: Rows) -> FloatArray:
         scale = self._scales[column.key]
         if scale == 1.0:
             return values.astype(np.float32, copy=False)
@@ -163,19 +186,24 @@ class ShowerFile:
 
     def _open_arrays(self) -> dict[str, h5py.Dataset]:
         return {
-            column.key: require_array(self._handle, column.key, path=self.path)
+            column.key: require_array(
+                self._handle,
+                column.key,
+                path=self.path,
+                is_ragged=self.columns.has_points and column in self.columns.energies,
+            )
             for column in self._all_columns
         }
 
     @property
     def _all_columns(self) -> tuple[Column, ...]:
-        return (self.columns.energies, *self.columns.conditions.values())
+        return (*self.columns.energies, *self.columns.conditions.values())
 
     def _require_rows(self) -> int:
         """Give the number of showers after checking that every array has a row for each."""
         for column in self.columns.conditions.values():
             shape = self._arrays[column.key].shape
-            if shape[1:] not in ((), (1,)) or not shape:
+            if shape[1:] not in column.row_shapes or not shape:
                 raise DataError(
                     f"'{column.key}' has the shape {shape}, expected (n,) or (n, 1)",
                     where=str(self.path),
@@ -195,15 +223,15 @@ class ShowerFile:
                 where=str(self.path),
                 do="add the column incident_energy",
             )
-        return lengths[self.columns.energies.key]
+        return lengths[self.columns.energies[0].key]
 
     def _read_mantissa_bits(self) -> int:
-        stored = plain_attributes(self._arrays[self.columns.energies.key])
+        stored = plain_attributes(self._arrays[self.columns.energies[0].key])
         bits = stored.get("mantissa_bits", self.attributes.get("mantissa_bits", 0))
         if not isinstance(bits, int) or not 0 <= bits <= _MAX_MANTISSA_BITS:
             raise DataError(
                 f"mantissa_bits is {bits}, expected 0 (not rounded) to {_MAX_MANTISSA_BITS}",
-                where=f"{self.path}: {self.columns.energies.key}",
+                where=f"{self.path}: {self.key_of()}",
                 do="correct the attribute to the bits that energies were rounded to",
             )
         return bits

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from calo_train.atomic_files import machine_error
-from calo_train.showers.layouts.chunked_array import GZIP_LEVEL, ChunkedArray
+from calo_train.showers.layouts.chunked_array import GZIP_LEVEL, ChunkedArray, RaggedArray
 from calo_train.showers.layouts.guarded_file import GuardedFile
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from calo_train.geometry import Geometry
-    from calo_train.showers.layouts.layout import Column, Columns, Layout
-    from calo_train.showers.showers import FloatArray, Showers
+    from calo_train.showers.layouts.layout import Columns, Layout, StoredArray
+    from calo_train.showers.showers import Showers
 
 _CHUNK_BYTES = 1 << 20  # aimed at, decoded
 _CHUNK_ROWS = (16, 64)  # fewest and most showers in a chunk
@@ -39,6 +39,7 @@ class ShowerWriter:
         disk: GuardedFile,
         file: h5py.File,
         geometry: Geometry,
+        layout: Layout,
         columns: Columns,
         *,
         num_threads: int,
@@ -47,10 +48,13 @@ class ShowerWriter:
         self.geometry = geometry
         self._disk = disk
         self._file = file
+        self._layout = layout
         self._columns = columns
         self._arrays = {
-            column.key: ChunkedArray(file[column.key], num_threads=num_threads)
-            for column in (columns.energies, *columns.conditions.values())
+            array.key: RaggedArray(file[array.key])
+            if array.is_ragged
+            else ChunkedArray(file[array.key], num_threads=num_threads)
+            for array in layout.stored_arrays(columns)
         }
         self.num_showers = 0
 
@@ -59,9 +63,10 @@ class ShowerWriter:
         self.geometry.require_equal(
             showers.geometry, where=str(self.path), do="write showers of one detector to a file"
         )
-        self._append(self._columns.energies, showers.energies)
-        for name, column in self._columns.conditions.items():
-            self._append(column, showers.conditions[name])
+        if len(showers):
+            rows = self._layout.encode(showers, self._columns, self.num_showers)
+            for key, values in rows.items():
+                self._arrays[key].append(values)
         self._require_written()
         self.num_showers += len(showers)
 
@@ -102,12 +107,7 @@ class ShowerWriter:
     def _write_waiting(self) -> None:
         for array in self._arrays.values():
             array.write_waiting()
-
-    def _append(self, column: Column, values: FloatArray) -> None:
-        scale = column.house_scale(where=f"{self.path}: {column.key}")
-        stored = values if scale == 1.0 else (values / np.float64(scale)).astype(np.float32)
-        shape = self._file[column.key].shape[1:]
-        self._arrays[column.key].append(stored.reshape(-1, *shape))
+        self._layout.finish(self._file)
 
 
 def create_file(
@@ -129,25 +129,35 @@ def create_file(
     # Attributes that decide how a file is read come last: none of others may change them.
     for name, value in {**_foreign(attributes), **layout.file_attributes(geometry)}.items():
         file.attrs[name] = value
-    _create(file, columns.energies, columns.grid, columns)
-    for column in columns.conditions.values():
-        _create(file, column, layout.condition_shape, columns)
-    return ShowerWriter(path, disk, file, geometry, columns, num_threads=num_threads)
+    for stored in layout.stored_arrays(columns):
+        _create(file, stored, columns.attributes.get(stored.key, {}))
+    return ShowerWriter(path, disk, file, geometry, layout, columns, num_threads=num_threads)
 
 
-def _create(file: h5py.File, column: Column, shape: tuple[int, ...], columns: Columns) -> None:
-    array = file.create_dataset(
-        column.key,
-        shape=(0, *shape),
-        maxshape=(None, *shape),
-        dtype=np.float32,
-        chunks=(_chunk_rows(shape), *shape),
-        compression="gzip",
-        compression_opts=GZIP_LEVEL,
-        shuffle=False,
-    )
-    array.attrs["unit"] = column.unit
-    for name, value in columns.attributes.get(column.key, {}).items():
+def _create(file: h5py.File, stored: StoredArray, attributes: Mapping[str, Any]) -> None:
+    shape = stored.row_shape
+    if stored.is_ragged:
+        array = file.create_dataset(
+            stored.key,
+            shape=(0,),
+            maxshape=(None,),
+            dtype=h5py.vlen_dtype(np.dtype(stored.dtype)),
+            chunks=(_COLUMN_CHUNK_ROWS,),
+        )
+    else:
+        array = file.create_dataset(
+            stored.key,
+            shape=(0, *shape),
+            maxshape=(None, *shape),
+            dtype=stored.dtype,
+            chunks=(_chunk_rows(shape), *shape),
+            compression="gzip",
+            compression_opts=GZIP_LEVEL,
+            shuffle=False,
+        )
+    if stored.unit:
+        array.attrs["unit"] = stored.unit
+    for name, value in attributes.items():
         array.attrs[name] = value
 
 
