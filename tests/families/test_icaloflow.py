@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import yaml
-from detectors import axis, cartesian, make_showers, polar, ragged, single_voxel
+from detectors import cartesian, make_showers, polar, ragged, single_voxel
+from omegaconf import OmegaConf
 
 from calo_train.config_folder import conf_folder
 from calo_train.errors import DataError, UsageError
@@ -26,7 +27,7 @@ from calo_train.families.icaloflow.networks import (
 )
 from calo_train.families.settings import build_family
 from calo_train.families.students import StudentSettings
-from calo_train.geometry import Geometry, Layer, geometry_from_mapping
+from calo_train.geometry import Geometry, geometry_from_mapping
 from calo_train.nn.distillation import DistillationInput, DistilledFlow
 from calo_train.nn.flows import count_parameters
 from calo_train.nn.logit import inverse_logit, logit
@@ -51,38 +52,51 @@ def _conf(group: str, name: str) -> dict[str, object]:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def _published() -> ICaloFlow:
-    family = build_family(_conf("model", "icaloflow"), where="model")
+def _published(experiment: str | None = None) -> ICaloFlow:
+    """The family of the yaml, with what an experiment changes."""
+    changes = {} if experiment is None else {"model": _conf("experiment", experiment)["model"]}
+    values = OmegaConf.merge({"model": _conf("model", "icaloflow")}, changes)
+    family = build_family(OmegaConf.to_container(values)["model"], where="model")
     assert isinstance(family, ICaloFlow)
     return family
 
 
-def _data_set_3() -> Geometry:
-    """45 layers of 50 angular x 18 radial cells."""
-    alpha = axis("alpha", 50, -math.pi, math.pi, unit="rad", is_periodic=True)
-    axes = (alpha, axis("r", 18, 0, 41.85))
-    return Geometry("data set 3", tuple(Layer(axes, 3.4 * index, 3.4) for index in range(45)))
+def _sizes(family: ICaloFlow, detector: str) -> dict[str, int]:
+    """Count the weights of each flow and student, without memory for them."""
+    geometry = geometry_from_mapping(_conf("geometry", detector))
+    with torch.device("meta"):
+        return {
+            build.__name__.removeprefix("build_"): count_parameters(build(family, geometry, 1))
+            for build in (
+                build_energy_flow,
+                build_first_layer_flow,
+                build_next_layers_flow,
+                build_first_layer_student,
+                build_next_layers_student,
+            )
+        }
 
 
-def _sizes(family: ICaloFlow, geometry: Geometry) -> list[int]:
-    builders = (build_energy_flow, build_first_layer_flow, build_next_layers_flow)
-    return [count_parameters(build(family, geometry, 1)) for build in builders]
+def _teacher_and_student(sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Sum what draws; Flow-1 has no student."""
+    further = ("first_layer", "next_layers")
+    teacher = sum(sizes[f"{name}_flow"] for name in further)
+    student = sum(sizes[f"{name}_student"] for name in further)
+    return sizes["energy_flow"] + teacher, sizes["energy_flow"] + student
 
 
 def test_flows_on_data_set_2_have_the_published_sizes() -> None:
-    """19,470,168 weights (2410.21611, table of parameters)."""
-    sizes = _sizes(_published(), geometry_from_mapping(_conf("geometry", "calochallenge_ds2")))
-    assert sizes == [2_752_600, 8_165_248, 8_552_320]
-    assert sum(sizes) == 19_470_168
+    """2410.21611, table of weights; the single ones by nflows."""
+    sizes = _sizes(_published(), "calochallenge_ds2")
+    assert list(sizes.values()) == [2_752_600, 8_165_248, 8_552_320, 8_165_248, 13_601_664]
+    assert _teacher_and_student(sizes) == (19_470_168, 24_519_512)
 
 
-def test_students_on_data_set_2_have_the_published_sizes() -> None:
-    """24,519,512 weights with Flow-1, which has no student (2410.21611)."""
-    geometry = geometry_from_mapping(_conf("geometry", "calochallenge_ds2"))
-    builders = (build_first_layer_student, build_next_layers_student)
-    students = [count_parameters(build(_published(), geometry, 1)) for build in builders]
-    assert students == [8_165_248, 13_601_664]
-    assert 2_752_600 + sum(students) == 24_519_512
+def test_flows_on_data_set_3_have_the_published_sizes() -> None:
+    """2410.21611: teacher and student are equally large."""
+    sizes = _sizes(_published("icaloflow_ds3"), "calochallenge_ds3")
+    assert list(sizes.values())[:3] == [2_752_600, 45_463_264, 46_872_288]
+    assert _teacher_and_student(sizes) == (95_088_152, 95_088_152)
 
 
 def test_incident_energy_context_spans_the_challenge() -> None:
