@@ -19,6 +19,23 @@ TINY_MODEL = [
     "model.causal_training.batch_size=32", "model.causal_training.num_epochs=2",
 ]  # fmt: skip
 
+_TINY_FLOWS = [
+    f"model.{flow}.{key}"
+    for flow in ("energy_flow", "first_layer_flow", "next_layers_flow")
+    for key in ("num_blocks=1", "num_hidden_layers=1", "hidden_features=8")
+]
+_TINY_STUDENTS = [
+    f"model.{flow}.{key}"
+    for flow in ("first_layer_student", "next_layers_student")
+    for key in ("num_hidden_layers=1", "hidden_features=8")
+]
+_STAGES = ("energy", "first_layer", "next_layers", "first_layer_student", "next_layers_student")
+TINY_ICALOFLOW = [
+    "model=icaloflow", *_TINY_FLOWS, *_TINY_STUDENTS, "model.tile=16",
+    *(f"model.{stage}_training.batch_size=32" for stage in _STAGES),
+    *(f"model.{stage}_training.num_epochs=2" for stage in _STAGES),
+]  # fmt: skip
+
 
 def environment() -> dict[str, str]:
     """One thread, no colour, no terminal, no network loggers."""
