@@ -21,6 +21,7 @@ from calo_train.families.contracts import (
     require_parts_per_group,
 )
 from calo_train.families.flow_settings import FlowSettings
+from calo_train.families.students import STUDENT, TEACHER, StudentSettings, require_sampler
 from calo_train.quantities import parse_quantity
 
 if TYPE_CHECKING:
@@ -33,37 +34,24 @@ if TYPE_CHECKING:
     from calo_train.showers.statistics import ShowerStatistics
 
 AUTO = "auto"
-SAMPLERS = ("teacher", "student")
 _ROUNDED = 0.01  # published factors have three digits; what exceeds them by less is clipped
 
 
 @dataclass
-class StudentSettings:
-    """The student of Flow II: its own width, and how it learns; all else is its teacher's."""
+class CaloFlowStudent(StudentSettings):
+    """The student of Flow II, and which incident energies it is given beside its base noise."""
 
-    num_hidden_layers: int = 1
     hidden_features: int = 504
     dropout: float = 0.05
-    terms: str = "fully_guided"  # or end_points
-    data_weight: float = 0.5  # beta
     incident_energies: str = "data"  # or uniform, over the trained domain
 
     def __post_init__(self) -> None:
-        for name, choices in {
-            "terms": ("fully_guided", "end_points"),
-            "incident_energies": ("data", "uniform"),
-        }.items():
-            if getattr(self, name) not in choices:
-                raise UsageError(
-                    f"{name} '{getattr(self, name)}' is unknown",
-                    where=f"model.student.{name}",
-                    do=f"use {' or '.join(choices)}",
-                )
-        if not 0 <= self.data_weight <= 1:
+        super().__post_init__()
+        if self.incident_energies not in ("data", "uniform"):
             raise UsageError(
-                f"data_weight={self.data_weight} is not in [0, 1]",
-                where="model.student.data_weight",
-                do="give the weight of the half that starts from data; the paper has 0.5",
+                f"incident_energies '{self.incident_energies}' is unknown",
+                where="model.student.incident_energies",
+                do="use data or uniform",
             )
 
 
@@ -71,10 +59,10 @@ class StudentSettings:
 class CaloFlow(Family):
     """Hyperparameters of CaloFlow; `conf/model/caloflow.yaml` holds the papers' with sources."""
 
-    sampler: str = "teacher"
+    sampler: str = TEACHER
     energy_flow: FlowSettings = field(default_factory=FlowSettings)
     voxel_flow: FlowSettings = field(default_factory=FlowSettings)
-    student: StudentSettings = field(default_factory=StudentSettings)
+    student: CaloFlowStudent = field(default_factory=CaloFlowStudent)
     largest_visible_fraction: float | str = AUTO
     incident_energy_unit: str = AUTO
     layer_energy_unit: str = AUTO
@@ -89,7 +77,7 @@ class CaloFlow(Family):
 
     def __post_init__(self) -> None:
         require_parts_per_group(self.parts_per_group)
-        _require_sampler(self.sampler, where="model.sampler")
+        require_sampler(self.sampler, where="model.sampler")
         if self.tile < 1:
             raise UsageError(
                 f"tile={self.tile} is not positive", where="model.tile", do="give at least 1"
@@ -105,7 +93,7 @@ class CaloFlow(Family):
     def require_describable(self, geometry: Geometry, conditions: Sequence[str]) -> None:
         """Any layered detector will do; a student needs a layer of more than one voxel."""
         require_incident_energy("CaloFlow", geometry, conditions)
-        if self.sampler == "student" and geometry.num_voxels == geometry.num_layers:
+        if self.sampler == STUDENT and geometry.num_voxels == geometry.num_layers:
             raise UsageError(
                 f"each layer of {geometry.name} is one voxel: there is no voxel flow to distil",
                 where="model.sampler=student",
@@ -134,7 +122,7 @@ class CaloFlow(Family):
         stages: list[Stage] = [EnergyStage(self, preparation)]
         if preparation.groups:
             stages.append(VoxelStage(self, preparation))
-            if self.sampler == "student":
+            if self.sampler == STUDENT:
                 stages.append(StudentStage(self, preparation))
         return tuple(stages)
 
@@ -157,7 +145,7 @@ class CaloFlow(Family):
 
     def drawn_by(self, sampler: str) -> CaloFlow:
         """Give this family with the teacher or the student as its sampler."""
-        _require_sampler(sampler, where="--sampler")
+        require_sampler(sampler, where="--sampler")
         return replace(self, sampler=sampler)
 
     def visible_scale(self, geometry: Geometry, statistics: ShowerStatistics) -> float:
@@ -194,10 +182,3 @@ class CaloFlow(Family):
             )
         middle = math.sqrt(math.prod(statistics.condition_range["incident_energy"]))
         return 0.1 * middle * (statistics.visible_fraction or 1.0)
-
-
-def _require_sampler(name: str, *, where: str) -> None:
-    if name not in SAMPLERS:
-        raise UsageError(
-            f"sampler '{name}' is unknown", where=where, do=f"use {' or '.join(SAMPLERS)}"
-        )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from calo_train.nn.inverse_autoregressive import InverseAutoregressiveFlow
 
 if TYPE_CHECKING:
     from nflows.flows import Flow
 
     from calo_train.families.caloflow.family import CaloFlow
     from calo_train.families.caloflow.preparation import Preparation
+    from calo_train.nn.inverse_autoregressive import InverseAutoregressiveFlow
 
 
 def build_energy_flow(family: CaloFlow, preparation: Preparation) -> Flow:
@@ -28,13 +26,7 @@ def build_voxel_flow(family: CaloFlow, preparation: Preparation) -> Flow:
 
 def build_student(family: CaloFlow, preparation: Preparation) -> InverseAutoregressiveFlow:
     """Build the student of Flow II; a chain like its teacher's with networks of its own width."""
-    student = family.student
-    shape = replace(
-        family.voxel_flow.shape(),
-        num_hidden_layers=student.num_hidden_layers,
-        hidden_features=student.hidden_features,
-        dropout=student.dropout,
-    )
     groups = preparation.groups
-    flow = shape.build(sum(groups), preparation.num_context, groups=groups)
-    return InverseAutoregressiveFlow(flow)
+    return family.student.build(
+        family.voxel_flow, sum(groups), preparation.num_context, groups=groups
+    )

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from calo_train.errors import UsageError
 from calo_train.families.caloflow.networks import (
     build_energy_flow,
     build_student,
     build_voxel_flow,
 )
 from calo_train.families.contracts import DrawnTile, Sampler
+from calo_train.families.students import STUDENT, pack_student
 from calo_train.nn import PackedFlow, pack
-from calo_train.nn.inverse_autoregressive import PackedInverseFlow
 from calo_train.nn.logit import count_clipped
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
     from calo_train.families.caloflow.family import CaloFlow
     from calo_train.families.caloflow.preparation import Preparation
+    from calo_train.nn.inverse_autoregressive import PackedInverseFlow
 
 _BLOCK = 1 << 17  # voxels that pass through the steps of the end together
-_STUDENT = "student."  # before the names of the student's weights, beside its teacher in training
 
 
 class CaloFlowSampler(Sampler):
@@ -50,7 +49,7 @@ class CaloFlowSampler(Sampler):
         self._energy_flow = pack(energy_flow.eval(), dtype=dtype, device=device)
         self._voxel_flow: PackedFlow | PackedInverseFlow | None = None
         if preparation.groups:
-            packed = _packed_student if family.sampler == "student" else _packed_teacher
+            packed = _packed_student if family.sampler == STUDENT else _packed_teacher
             self._voxel_flow = packed(family, preparation, parts, dtype, device)
 
     @torch.inference_mode()
@@ -100,13 +99,5 @@ def _packed_student(
     dtype: torch.dtype,
     device: torch.device,
 ) -> PackedInverseFlow:
-    if "student/0" not in parts:
-        raise UsageError(
-            "this generator has no student: none was trained",
-            where="--sampler student",
-            do="draw with --sampler teacher, or train a run with model.sampler=student",
-        )
     student = build_student(family, preparation)
-    weights = parts["student/0"].items()
-    student.load_state_dict({name.removeprefix(_STUDENT): value for name, value in weights})
-    return PackedInverseFlow(student.eval(), dtype=dtype, device=device)
+    return pack_student(student, parts, "student/0", dtype=dtype, device=device)

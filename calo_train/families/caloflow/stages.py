@@ -21,7 +21,7 @@ from calo_train.families.caloflow.preparation import add_noise
 from calo_train.families.contracts import PartInput, ShowerBatch, Stage
 from calo_train.families.deposits import layer_sums
 from calo_train.nn import PackedFlow, pack
-from calo_train.nn.distillation import DistillationInput, DistillationTerms, DistilledFlow
+from calo_train.nn.distillation import DistillationInput, DistilledFlow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -114,13 +114,8 @@ class StudentStage(Stage):
         teacher = build_voxel_flow(self._family, self._preparation)
         if self._parts:
             teacher.load_state_dict(dict(self._parts["voxels/0"]))
-        settings = self._family.student
-        return DistilledFlow(
-            build_student(self._family, self._preparation),
-            teacher,
-            terms=DistillationTerms(settings.terms),
-            data_weight=settings.data_weight,
-        )
+        student = build_student(self._family, self._preparation)
+        return self._family.student.distil(student, teacher)
 
     def inputs(
         self,
