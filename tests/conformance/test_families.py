@@ -14,7 +14,7 @@ from calo_train.showers.source import open_paths
 if TYPE_CHECKING:
     from pathlib import Path
 
-FAMILIES = {"l2lflows": commands.TINY_MODEL}
+FAMILIES = {"l2lflows": commands.TINY_MODEL, "caloflow": commands.TINY_CALOFLOW}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
