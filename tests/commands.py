@@ -18,6 +18,13 @@ TINY_MODEL = [
     "model.energy_training.batch_size=32", "model.energy_training.num_epochs=2",
     "model.causal_training.batch_size=32", "model.causal_training.num_epochs=2",
 ]  # fmt: skip
+TINY_CALOFLOW = [
+    "model=caloflow", "model.energy_flow.num_blocks=1", "model.energy_flow.hidden_features=8",
+    "model.voxel_flow.num_blocks=2", "model.voxel_flow.hidden_features=8",
+    "model.student.hidden_features=8", "model.tile=16", "trainer.max_epochs=2",
+    "model.energy_training.batch_size=32", "model.voxel_training.batch_size=32",
+    "model.student_training.batch_size=32",
+]  # fmt: skip
 
 _TINY_FLOWS = [
     f"model.{flow}.{key}"

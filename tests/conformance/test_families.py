@@ -14,7 +14,11 @@ from calo_train.showers.source import open_paths
 if TYPE_CHECKING:
     from pathlib import Path
 
-FAMILIES = {"l2lflows": commands.TINY_MODEL, "icaloflow": commands.TINY_ICALOFLOW}
+FAMILIES = {
+    "l2lflows": commands.TINY_MODEL,
+    "caloflow": commands.TINY_CALOFLOW,
+    "icaloflow": commands.TINY_ICALOFLOW,
+}
 REFUSED = {("icaloflow", "ragged"): "model=caloflow"}  # and a family that can
 
 
