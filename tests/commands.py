@@ -36,11 +36,8 @@ _TINY_STUDENTS = [
     for flow in ("first_layer_student", "next_layers_student")
     for key in ("num_hidden_layers=1", "hidden_features=8")
 ]
-_STAGES = ("energy", "first_layer", "next_layers", "first_layer_student", "next_layers_student")
 TINY_ICALOFLOW = [
-    "model=icaloflow", *_TINY_FLOWS, *_TINY_STUDENTS, "model.tile=16",
-    *(f"model.{stage}_training.batch_size=32" for stage in _STAGES),
-    *(f"model.{stage}_training.num_epochs=2" for stage in _STAGES),
+    "model=icaloflow", *_TINY_FLOWS, *_TINY_STUDENTS, "model.tile=16", "trainer.max_epochs=2",
 ]  # fmt: skip
 
 
