@@ -124,6 +124,7 @@ class Stage(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    rows_per_shower: int = 1  # that a part sees of each shower; the work to be done grows with it
     training: TrainingSettings
     part_names: tuple[str, ...]
 

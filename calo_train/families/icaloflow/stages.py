@@ -103,7 +103,7 @@ class NextLayersStage(Stage):
         self._family = family
         self._preparation = preparation
         num_next = preparation.num_layers - 1
-        self._layers_per_shower = min(family.layers_per_shower or num_next, num_next)
+        self.rows_per_shower = min(family.layers_per_shower or num_next, num_next)
 
     def build_part(self, index: int) -> Flow:
         """Build the one flow."""
@@ -132,14 +132,14 @@ class NextLayersStage(Stage):
             previous,
             chosen,
         )
-        part = PartInput(own.flatten(0, 1), context.flatten(0, 1), self._layers_per_shower)
+        part = PartInput(own.flatten(0, 1), context.flatten(0, 1), self.rows_per_shower)
         return lambda _index: part
 
     def _choose_layers(self, layers: Tensor, random: torch.Generator) -> Tensor:
         """Draw different layers from 1 on for each shower, all equally likely, (n, m)."""
         size = (len(layers), self._preparation.num_layers - 1)
         keys = torch.rand(size, generator=random, device=layers.device)
-        return keys.argsort(dim=1)[:, : self._layers_per_shower] + 1
+        return keys.argsort(dim=1)[:, : self.rows_per_shower] + 1
 
 
 def _layers_at(layers: Tensor, chosen: Tensor) -> Tensor:

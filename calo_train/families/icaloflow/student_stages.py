@@ -45,6 +45,7 @@ class _StudentStage(Stage):
     ) -> None:
         self.training = training
         self.part_names = ("0",)
+        self.rows_per_shower = teacher.rows_per_shower
         self._teacher = teacher
         self._build_student = build_student
         self._settings = settings
