@@ -1,8 +1,8 @@
 """What the commands accept, as sorted lines: `COMMAND [SUBCOMMAND] WORD`.
 
 Options and arguments come from the Typer applications; those of `calo-train` are the options in
-its help, its config groups and the keys of its default configuration and of every model. Run as a
-script to print the lines that interface.txt should hold.
+its help, its config groups and the keys of its default configuration and of every model. Run as
+a script to print the lines that interface.txt should hold.
 """
 
 from __future__ import annotations

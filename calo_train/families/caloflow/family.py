@@ -157,7 +157,8 @@ class CaloFlow(Family):
             return float(self.largest_visible_fraction)
         noise = parse_quantity(self.energy_flow_noise, "energy", where="model.energy_flow_noise")
         lowest = statistics.condition_range["incident_energy"][0]
-        return statistics.visible_fraction_max + geometry.num_voxels * noise / lowest
+        scale = statistics.visible_fraction_max + geometry.num_voxels * noise / lowest
+        return scale or 1.0  # without noise and energy any scale will do
 
     def incident_unit(self, statistics: ShowerStatistics) -> float:
         """Give the incident energy whose context is 0.
