@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from calo_train.geometry import Geometry
+    from calo_train.nn.distillation import DistillationInput
     from calo_train.showers.statistics import ShowerStatistics
 
 SCHEDULES = (
@@ -123,6 +124,7 @@ class Stage(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    rows_per_shower: int = 1  # that a part sees of each shower; the work to be done grows with it
     training: TrainingSettings
     part_names: tuple[str, ...]
 
@@ -141,7 +143,7 @@ class Stage(ABC):
     @abstractmethod
     def inputs(
         self, batch: ShowerBatch, parts: Sequence[int], random: torch.Generator
-    ) -> Callable[[int], PartInput]:
+    ) -> Callable[[int], PartInput | DistillationInput]:
         """Prepare a batch once for all `parts` and give a function part index -> its input.
 
         What is drawn from `random` must not depend on `parts`, so that a part is trained alike in

@@ -286,5 +286,7 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
     # One process on a node of a cluster is no mistake; `launcher=slurm` starts several by srun.
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    # A student's teacher stays in evaluation mode on purpose.
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     # Lightning 2.6 with torch 2.13 asks torch's pytrees in a way that torch is leaving.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from calo_train.families.contracts import PartInput, ShowerBatch
+    from calo_train.nn.distillation import DistillationInput
     from calo_train.showers.stream import BatchStream
     from calo_train.training.data import TrainingData
     from calo_train.training.plan import Group
@@ -167,7 +168,9 @@ class GroupModule(LightningModule):
         """Whether gradients wait for further batches; a checkpoint does not hold them."""
         return not self._steps.is_start(self.epoch, self.batch)
 
-    def _inputs(self, batch: ShowerBatch, random: torch.Generator) -> Callable[[int], PartInput]:
+    def _inputs(
+        self, batch: ShowerBatch, random: torch.Generator
+    ) -> Callable[[int], PartInput | DistillationInput]:
         indices = [part.index for part in self.active_parts]
         return self.group.stage.inputs(batch, indices, random)
 
@@ -192,7 +195,7 @@ class GroupModule(LightningModule):
         losses: Sequence[Tensor],
         norms: Sequence[Tensor],
         batch: ShowerBatch,
-        inputs: Callable[[int], PartInput],
+        inputs: Callable[[int], PartInput | DistillationInput],
     ) -> None:
         """Raise DivergedError, before the step, where a loss or a gradient is not finite."""
         sums = torch.cat([of_stack.sum(dim=1) for of_stack in losses])
@@ -339,7 +342,11 @@ class GroupModule(LightningModule):
         return self._loaders[name]
 
     def _diverged(
-        self, part: Part, part_input: PartInput, batch: ShowerBatch, losses: Tensor
+        self,
+        part: Part,
+        part_input: PartInput | DistillationInput,
+        batch: ShowerBatch,
+        losses: Tensor,
     ) -> DivergedError:
         bad = (~torch.isfinite(losses)).nonzero().flatten()
         rows = batch.rows[bad if len(bad) else slice(None)][:5].tolist()

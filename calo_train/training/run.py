@@ -173,6 +173,7 @@ def planned_work(config: RunConfig, group: Group, data: TrainingData) -> GroupWo
         batch_size=group.stage.training.batch_size,
         num_epochs=num_epochs,
         num_showers=len(data.split.train),
+        rows_per_shower=group.stage.rows_per_shower,
     )
 
 

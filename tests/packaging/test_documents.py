@@ -13,7 +13,7 @@ from command_interface import CHECKOUT, FROZEN, command_modules
 if TYPE_CHECKING:
     from pathlib import Path
 
-DOCUMENTS = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")])
+DOCUMENTS = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
 GROUPS = ("dataset", "model", "trainer", "logger", "experiment")
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 
