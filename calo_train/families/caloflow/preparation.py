@@ -113,7 +113,7 @@ class Preparation:
         return torch.as_tensor(self.geometry.layer_of_voxel, device=device)
 
     def _shared(self, device: torch.device) -> Tensor:
-        return torch.tensor(self.shared, device=device)
+        return torch.tensor(self.shared, dtype=torch.int64, device=device)
 
 
 def add_noise(energies: Tensor, width: float, random: torch.Generator) -> Tensor:
