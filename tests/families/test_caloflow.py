@@ -322,6 +322,20 @@ def test_more_visible_energy_than_the_scale_is_refused() -> None:
         narrow.require_statistics(geometry, statistics)
 
 
+@torch.no_grad()
+def test_single_voxel_carries_the_energy_of_flow_one() -> None:
+    geometry, statistics = single_voxel(), _statistics(single_voxel())
+    parts = _stirred_parts(_small(), geometry)
+    states = {name: part.state_dict() for name, part in parts.items()}
+    built = _small().build_sampler(
+        geometry, statistics, 0.0, states, dtype=torch.float64, device=CPU
+    )
+    conditions = {"incident_energy": torch.full((7,), 5e4, dtype=torch.float64)}
+    drawn = built.draw(torch.zeros(7, 1, dtype=torch.float64), conditions)
+    assert drawn.energies.shape == (7, 1)
+    assert (drawn.energies > CUT).all()
+
+
 def test_single_voxels_need_no_voxel_flow_and_give_no_student() -> None:
     geometry = single_voxel()
     stages = _small().stages(geometry, _statistics(geometry), 0.0)
