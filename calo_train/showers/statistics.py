@@ -5,7 +5,7 @@ A `ShowerStatistics` belongs to the generator: it is stored in its yaml and read
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from calo_train.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from calo_train.geometry import Geometry
+    from calo_train.geometry import Geometry, Regrouping
     from calo_train.showers.showers import Showers
 
 
@@ -29,6 +29,7 @@ class ShowerStatistics:
     layer_energy_max: tuple[float, ...]  # largest energy of each layer
     visible_fraction: float  # mean of visible over incident energy
     condition_range: dict[str, tuple[float, float]]  # the trained domain
+    group_max: dict[str, float] = field(default_factory=dict)  # largest sum, by kind of group
 
     def to_mapping(self) -> dict[str, Any]:
         """Give plain numbers and lists for yaml."""
@@ -54,6 +55,10 @@ class ShowerStatistics:
                     str(name): (float(low), float(high))
                     for name, (low, high) in mapping["condition_range"].items()
                 },
+                group_max={
+                    str(name): float(value)
+                    for name, value in mapping.get("group_max", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -63,13 +68,21 @@ class ShowerStatistics:
             ) from error
 
 
-def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerStatistics:
-    """Gather the statistics of checked showers in one pass over blocks of them."""
+def gather_statistics(
+    blocks: Iterable[Showers],
+    geometry: Geometry,
+    groups: Mapping[str, Regrouping] | None = None,
+) -> ShowerStatistics:
+    """Gather the statistics of checked showers in one pass over blocks of them.
+
+    `groups` names kinds of groups of voxels whose largest sum is wanted beside those of layers.
+    """
     num_showers = num_empty = 0
     voxel_max = np.zeros(geometry.num_layers)
     layer_max = np.zeros(geometry.num_layers)
     visible_sum = incident_sum = 0.0
     ranges: dict[str, tuple[float, float]] = {}
+    group_max = dict.fromkeys(groups or {}, 0.0)
     starts = [piece.start for piece in geometry.layer_slices]
     for showers in blocks:
         energies = showers.energies
@@ -79,6 +92,8 @@ def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerSt
         num_empty += int(np.count_nonzero(visible == 0))
         voxel_max = np.maximum(voxel_max, np.maximum.reduceat(energies.max(axis=0), starts))
         layer_max = np.maximum(layer_max, layer_energies.max(axis=0))
+        for name, regrouping in (groups or {}).items():
+            group_max[name] = max(group_max[name], float(regrouping.apply(energies).max()))
         visible_sum += float(visible.sum())
         incident_sum += float(showers.conditions["incident_energy"].sum(dtype=np.float64))
         for name, values in showers.conditions.items():
@@ -91,4 +106,5 @@ def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerSt
         layer_energy_max=tuple(layer_max.tolist()),
         visible_fraction=visible_sum / incident_sum if incident_sum > 0 else 0.0,
         condition_range=ranges,
+        group_max=group_max,
     )
