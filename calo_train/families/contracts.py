@@ -258,8 +258,10 @@ class Family(ABC):
     ) -> Sampler:
         """Build the sampler from the weights of all parts, `stage/part` -> state dict."""
 
-    def coarse_geometry(self, geometry: Geometry) -> Geometry:  # noqa: ARG002
-        """Give the detector of the coarse showers that this family refines; else UsageError."""
+    def coarse_geometry(self, geometry: Geometry) -> tuple[Geometry, Regrouping]:  # noqa: ARG002
+        """Give the detector of the coarse showers that this family refines, and how it sums
+        voxels; UsageError where it refines none.
+        """
         raise UsageError(
             f"{type(self).__name__} does not refine coarse showers",
             where="--coarse",
@@ -269,15 +271,15 @@ class Family(ABC):
     def build_refiner(
         self,
         geometry: Geometry,
-        statistics: ShowerStatistics,  # noqa: ARG002
-        threshold: float,  # noqa: ARG002
-        parts: Mapping[str, Mapping[str, Tensor]],  # noqa: ARG002
+        statistics: ShowerStatistics,
+        threshold: float,
+        parts: Mapping[str, Mapping[str, Tensor]],
         *,
-        dtype: torch.dtype,  # noqa: ARG002
-        device: torch.device,  # noqa: ARG002
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> Refiner:
         """Build what refines showers on `coarse_geometry`; UsageError where nothing does."""
-        raise NotImplementedError(self.coarse_geometry(geometry).name)
+        raise NotImplementedError(self.coarse_geometry(geometry)[0].name)
 
     def drawn_by(self, sampler: str) -> Family:
         """Give this family with another of its samplers; UsageError where it has no such one."""

@@ -92,6 +92,8 @@ def draw_to_file(
     require_conditions(request, generator)
     outside = conditions_outside(request, generator)
     notes = (*generator.notes, *(f"extrapolated: {words}" for words in outside))
+    if request.coarse is not None:
+        notes += request.coarse.notes(request.num_showers)
     provenance = {
         **_provenance(generator, request, computing),
         "is_extrapolated": bool(outside),

@@ -56,8 +56,7 @@ class ShowerStatistics:
                     for name, (low, high) in mapping["condition_range"].items()
                 },
                 group_max={
-                    str(name): float(value)
-                    for name, value in mapping.get("group_max", {}).items()
+                    str(name): float(value) for name, value in mapping.get("group_max", {}).items()
                 },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

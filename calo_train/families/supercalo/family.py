@@ -104,7 +104,7 @@ class SuperCalo(Family):
 
     def voxel_groups(self, geometry: Geometry) -> Mapping[str, Regrouping]:
         """Coarse voxels, whose largest energy is their unit."""
-        return {_COARSE_VOXEL: coarsened(geometry, parse_factors(self.coarse))[1]}
+        return {_COARSE_VOXEL: self.coarse_geometry(geometry)[1]}
 
     def require_statistics(self, geometry: Geometry, statistics: ShowerStatistics) -> None:
         """Energies must stay below their units: their logits live on [0, 1]."""
@@ -162,9 +162,9 @@ class SuperCalo(Family):
         preparation = Preparation(self, geometry, statistics, threshold)
         return ChainSampler(preparation, parts, Place(dtype, device))
 
-    def coarse_geometry(self, geometry: Geometry) -> Geometry:
-        """Give the detector of coarse voxels."""
-        return coarsened(geometry, parse_factors(self.coarse))[0]
+    def coarse_geometry(self, geometry: Geometry) -> tuple[Geometry, Regrouping]:
+        """Give the detector of coarse voxels, and which voxels each of them sums."""
+        return coarsened(geometry, parse_factors(self.coarse))
 
     def build_refiner(
         self,

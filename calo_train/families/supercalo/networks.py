@@ -29,5 +29,5 @@ def build_upsampling_flow(family: SuperCalo, grid: CoarseGrid, num_conditions: i
 
 def upsampling_context_width(grid: CoarseGrid, num_conditions: int) -> int:
     """Count conditions, spanned layers, the coarse voxel, its neighbours and its place."""
-    surroundings = 1 + grid.neighbours.shape[1] + grid.position.shape[1]
+    surroundings = 1 + int(grid.neighbours.shape[1]) + int(grid.position.shape[1])
     return num_conditions + grid.layers_joined + surroundings

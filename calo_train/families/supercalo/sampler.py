@@ -87,7 +87,7 @@ class ChainSampler(Sampler):
     def draw(self, normals: Tensor, conditions: Mapping[str, Tensor]) -> DrawnTile:
         """Draw a tile; repairs count fine voxels whose share left its range and was clipped."""
         columns = self._place.columns(self._preparation, conditions)
-        of_layers, of_sums, of_coarse, of_fine = normals.split(self._sizes, dim=1)
+        of_layers, of_sums, of_coarse, of_fine = torch.split(normals, self._sizes, dim=1)
         layer_energies = self._layer_energies.draw(of_layers, columns)
         coarse = self._coarse(self._place.take(of_coarse), columns, layer_energies, of_sums)
         return self._upsampling.draw(of_fine, columns, layer_energies, coarse)
@@ -102,7 +102,7 @@ class ChainSampler(Sampler):
         """
         own = self._preparation
         largest = own.coarse_noise * own.grid.num_voxels / own.grid.num_layers
-        sums = layer_energies.unflatten(1, (own.grid.num_layers, -1)).sum(dim=2)
+        sums = own.by_coarse_layer(layer_energies).sum(dim=2)
         noisy = sums + largest * _uniform(self._place.take(of_sums))
         features = self._flow.inverse(base, own.coarse_context(columns, noisy))
         return apply_threshold(coarse_energies(features, own.coarse_energy_unit), own.coarse_cut)
@@ -133,14 +133,16 @@ class CoarseRefiner(Refiner):
         """Draw fine showers; coarse voxels below the threshold give none."""
         own, place = self._preparation, self._place
         columns = place.columns(own, conditions)
-        of_layers, of_fine = normals.split(self._sizes, dim=1)
+        of_layers, of_fine = torch.split(normals, self._sizes, dim=1)
         energies = place.take(coarse.energies)
         if coarse.layer_energies is not None:
             layer_energies = place.take(coarse.layer_energies)
         else:
             drawn = self._layer_energies.draw(of_layers, columns)
-            parts = drawn.unflatten(1, (own.grid.num_layers, -1))
-            layer_energies = scaled_to_sums(parts, own.coarse_layer_sums(energies)).flatten(1)
+            parts = own.by_coarse_layer(drawn)
+            layer_energies = scaled_to_sums(
+                parts, own.by_coarse_layer(energies).sum(dim=2)
+            ).flatten(1)
         kept = apply_threshold(energies, own.threshold)
         return self._upsampling.draw(of_fine, columns, layer_energies, kept)
 
@@ -182,7 +184,8 @@ class _Upsampling:
     ) -> DrawnTile:
         """Refine coarse voxels (n, coarse); those without energy are left out and give zeros."""
         own, grid = self._preparation, self._preparation.grid
-        of_coarse, of_fine = normals.split([grid.num_voxels, grid.fine.num_voxels], dim=1)
+        sizes = [grid.num_voxels, grid.fine.num_voxels]
+        of_coarse, of_fine = torch.split(normals, sizes, dim=1)
         uniform = _uniform(self._place.take(of_coarse))
         given = Surroundings(
             conditions=columns,
@@ -190,11 +193,11 @@ class _Upsampling:
             own=coarse + own.coarse_noise * uniform,
             around=coarse + own.neighbour_noise * uniform,
         )
-        base = of_fine.unflatten(1, (grid.num_voxels, grid.num_fine))
+        base = of_fine.reshape(-1, grid.num_voxels, grid.num_fine)
         showers, voxels = (coarse != 0).nonzero(as_tuple=True)  # NaN is kept, to be seen
         fine = torch.zeros(base.shape, dtype=torch.float32, device=self._place.device)
         num_clipped = torch.zeros(len(coarse), dtype=torch.int64, device=self._place.device)
-        for rows in zip(showers.split(_BLOCK), voxels.split(_BLOCK), strict=True):
+        for rows in zip(torch.split(showers, _BLOCK), torch.split(voxels, _BLOCK), strict=True):
             context = own.upsampling_context(given, *rows)
             features = self._flow.inverse(self._place.take(base[rows]), context)
             energies = apply_threshold(share_energy(features, given.own[rows]), own.fine_cut)
@@ -206,4 +209,5 @@ class _Upsampling:
 
 def _uniform(normals: Tensor) -> Tensor:
     """Turn standard normal numbers into uniform ones."""
-    return torch.special.ndtr(normals)
+    uniform: Tensor = torch.special.ndtr(normals)
+    return uniform

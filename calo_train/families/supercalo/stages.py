@@ -80,15 +80,15 @@ class Preparation:
     def grouped(self, energies: Tensor) -> Tensor:
         """Sort voxels (n, voxels) by coarse voxel, (n, coarse, fine in one)."""
         order = self._voxels.to(energies.device).flatten()
-        return energies.index_select(1, order).unflatten(1, self._voxels.shape)
+        return energies.index_select(1, order).view(-1, *self._voxels.shape)
 
     def ungrouped(self, grouped: Tensor) -> Tensor:
         """Undo `grouped`."""
         return grouped.flatten(1).index_select(1, self._places.to(grouped.device))
 
-    def coarse_layer_sums(self, coarse: Tensor) -> Tensor:
-        """Sum coarse voxels (n, coarse) to coarse layers, (n, coarse layers)."""
-        return coarse.unflatten(1, (self.grid.num_layers, -1)).sum(dim=2)
+    def by_coarse_layer(self, values: Tensor) -> Tensor:
+        """Sort coarse voxels or layers (n, k) by coarse layer, (n, coarse layers, each)."""
+        return values.reshape(len(values), self.grid.num_layers, -1)
 
     def coarse_context(self, conditions: Tensor, coarse_layers: Tensor) -> Tensor:
         """Join condition columns and noisy coarse-layer energies (n, coarse layers)."""
@@ -171,7 +171,7 @@ class CoarseStage(Stage):
         coarse = own.grouped(batch.energies).sum(dim=2)
         noisy = coarse + own.coarse_noise * uniform_noise(coarse.shape, coarse, random)
         columns = own.conditions.columns(batch.conditions)
-        context = own.coarse_context(columns, own.coarse_layer_sums(noisy))
+        context = own.coarse_context(columns, own.by_coarse_layer(noisy).sum(dim=2))
         part = PartInput(coarse_features(noisy, own.coarse_energy_unit), context)
         return lambda _index: part
 
