@@ -18,6 +18,17 @@ TINY_MODEL = [
     "model.energy_training.batch_size=32", "model.energy_training.num_epochs=2",
     "model.causal_training.batch_size=32", "model.causal_training.num_epochs=2",
 ]  # fmt: skip
+TINY_SUPERCALO = [
+    "model=supercalo", "model.tile=16",
+    *(
+        f"model.{stage}_{words}"
+        for stage in ("energy", "coarse", "upsampling")
+        for words in (
+            "flow.num_blocks=1", "flow.hidden_features=8",
+            "training.batch_size=32", "training.num_epochs=2",
+        )
+    ),
+]  # fmt: skip
 
 
 def environment() -> dict[str, str]:

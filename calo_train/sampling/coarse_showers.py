@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,12 @@ class CoarseShowers:
     fine: Geometry
     regrouping: Regrouping | None  # fine to coarse voxels; None where the file is coarse
     _reading: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.close()
 
     def __len__(self) -> int:
         return self.source.num_showers
