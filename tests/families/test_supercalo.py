@@ -123,8 +123,8 @@ def _naive_context(
     for voxel in range(coarse.num_voxels):
         place = _place(coarse, voxel)
         row = [float(torch.log10(shower["incident"])) - 4.5]
-        for layer in range(place[0] * joined, (place[0] + 1) * joined):
-            row.append(float(logit(shower["layers"][layer] / layer_unit)))
+        spanned = range(place[0] * joined, (place[0] + 1) * joined)
+        row += [float(logit(shower["layers"][layer] / layer_unit)) for layer in spanned]
         row.append(float(logit(shower["own"][voxel] / coarse_unit)))
         for dimension, is_periodic in (
             (2, axes[1].is_periodic), (0, False), (1, axes[0].is_periodic)
