@@ -262,24 +262,27 @@ class Family(ABC):
         """Give the detector of the coarse showers that this family refines, and how it sums
         voxels; UsageError where it refines none.
         """
-        raise UsageError(
+        raise self._refines_nothing()
+
+    def build_refiner(
+        self,
+        geometry: Geometry,  # noqa: ARG002
+        statistics: ShowerStatistics,  # noqa: ARG002
+        threshold: float,  # noqa: ARG002
+        parts: Mapping[str, Mapping[str, Tensor]],  # noqa: ARG002
+        *,
+        dtype: torch.dtype,  # noqa: ARG002
+        device: torch.device,  # noqa: ARG002
+    ) -> Refiner:
+        """Build what refines showers on `coarse_geometry`; UsageError where nothing does."""
+        raise self._refines_nothing()
+
+    def _refines_nothing(self) -> UsageError:
+        return UsageError(
             f"{type(self).__name__} does not refine coarse showers",
             where="--coarse",
             do="leave the option out, or give a generator of model=supercalo",
         )
-
-    def build_refiner(
-        self,
-        geometry: Geometry,
-        statistics: ShowerStatistics,
-        threshold: float,
-        parts: Mapping[str, Mapping[str, Tensor]],
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Refiner:
-        """Build what refines showers on `coarse_geometry`; UsageError where nothing does."""
-        raise NotImplementedError(self.coarse_geometry(geometry)[0].name)
 
     def drawn_by(self, sampler: str) -> Family:
         """Give this family with another of its samplers; UsageError where it has no such one."""

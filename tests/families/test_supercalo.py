@@ -273,6 +273,8 @@ def test_refined_voxels_share_the_energy_of_their_coarse_voxel() -> None:
     excess = (sums - coarse)[coarse > 0]
     lost = grid.num_fine * 1e-4  # at most the cut in every voxel
     assert -lost <= float(excess.min()) < float(excess.max()) <= 5e-3 + 1e-5
+    nothing = refiner.refine(normals, conditions, CoarseTile(torch.zeros_like(coarse), None))
+    assert not nothing.energies.any()
     scaled = refiner.refine(normals, conditions, CoarseTile(coarse, coarse.new_ones(5, 3)))
     assert not torch.equal(scaled.energies, fine)
 
@@ -312,6 +314,8 @@ def test_published_units_replace_those_of_the_data() -> None:
         for showers in make_showers(geometry, 40).energies[:, group].astype(np.float64)
     )
     assert family.coarse_unit(statistics) == pytest.approx(largest + 5e-3, rel=1e-6)
+    stored = ShowerStatistics.from_mapping(statistics.to_mapping(), where="generator")
+    assert family.coarse_unit(stored) == family.coarse_unit(statistics)
     published = replace(family, coarse_energy_unit="28048MeV", layer_energy_unit="65GeV")
     assert published.coarse_unit(statistics) == 28_048
     assert published.layer_unit(statistics) == 65_000

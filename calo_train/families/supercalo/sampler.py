@@ -193,13 +193,13 @@ class _Upsampling:
             own=coarse + own.coarse_noise * uniform,
             around=coarse + own.neighbour_noise * uniform,
         )
-        base = of_fine.reshape(-1, grid.num_voxels, grid.num_fine)
+        base = self._place.take(of_fine).reshape(-1, grid.num_voxels, grid.num_fine)
         showers, voxels = (coarse != 0).nonzero(as_tuple=True)  # NaN is kept, to be seen
         fine = torch.zeros(base.shape, dtype=torch.float32, device=self._place.device)
         num_clipped = torch.zeros(len(coarse), dtype=torch.int64, device=self._place.device)
         for rows in zip(torch.split(showers, _BLOCK), torch.split(voxels, _BLOCK), strict=True):
             context = own.upsampling_context(given, *rows)
-            features = self._flow.inverse(self._place.take(base[rows]), context)
+            features = self._flow.inverse(base[rows], context)
             energies = apply_threshold(share_energy(features, given.own[rows]), own.fine_cut)
             fine[rows] = energies.to(torch.float32)
             is_clipped = (features.abs() > LOGIT_END).sum(dim=1)
