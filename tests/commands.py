@@ -39,6 +39,17 @@ _TINY_STUDENTS = [
 TINY_ICALOFLOW = [
     "model=icaloflow", *_TINY_FLOWS, *_TINY_STUDENTS, "model.tile=16", "trainer.max_epochs=2",
 ]  # fmt: skip
+TINY_SUPERCALO = [
+    "model=supercalo", "model.tile=16",
+    *(
+        f"model.{stage}_{words}"
+        for stage in ("energy", "coarse", "upsampling")
+        for words in (
+            "flow.num_blocks=1", "flow.hidden_features=8",
+            "training.batch_size=32", "training.num_epochs=2",
+        )
+    ),
+]  # fmt: skip
 
 
 def environment() -> dict[str, str]:

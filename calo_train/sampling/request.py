@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from calo_train.families.generator import Generator
+    from calo_train.sampling.coarse_showers import CoarseShowers
 
 FloatArray = npt.NDArray[np.float64]
 _DOMAIN_SLACK = 0.01  # of its width: a finite training sample does not reach the ends of its law
@@ -41,7 +42,10 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class SampleRequest:
-    """A request; each condition follows a law or is given shower by shower, in house units."""
+    """A request; each condition follows a law or is given shower by shower, in house units.
+
+    With `coarse`, these coarse showers are refined; otherwise showers are drawn.
+    """
 
     num_showers: int
     laws: Mapping[str, Spectrum] = field(default_factory=dict)
@@ -49,6 +53,7 @@ class SampleRequest:
     seed: int = 0
     shard: Shard = field(default_factory=Shard)
     is_extrapolating: bool = False
+    coarse: CoarseShowers | None = None
 
     def __post_init__(self) -> None:
         if self.num_showers < 0:
@@ -107,7 +112,8 @@ class SampleRequest:
             name: hashlib.sha256(values.tobytes()).hexdigest()
             for name, values in sorted(self.given.items())
         }
-        return {"num_showers": self.num_showers, "seed": self.seed, "laws": laws, "given": given}
+        asked = {"num_showers": self.num_showers, "seed": self.seed, "laws": laws, "given": given}
+        return asked if self.coarse is None else asked | {"coarse": self.coarse.fingerprint()}
 
     def as_text(self) -> str:
         """Give `describe` as one line."""

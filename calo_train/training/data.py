@@ -80,7 +80,11 @@ def prepare_data(config: RunConfig) -> TrainingData:
     config.family.require_describable(source.geometry, source.condition_names)
     split = split_of(dataset, source.num_showers, seed=config.seed)
     checked = CheckedPass(source, dataset)
-    statistics = gather_statistics(_training_blocks(checked, split), source.geometry)
+    statistics = gather_statistics(
+        _training_blocks(checked, split),
+        source.geometry,
+        config.family.voxel_groups(source.geometry),
+    )
     split = split.restricted_to(checked.valid_rows)
     config.family.require_statistics(source.geometry, statistics)
     data = TrainingData(

@@ -18,8 +18,19 @@ FAMILIES = {
     "l2lflows": commands.TINY_MODEL,
     "caloflow": commands.TINY_CALOFLOW,
     "icaloflow": commands.TINY_ICALOFLOW,
+    "supercalo": commands.TINY_SUPERCALO,
 }
-REFUSED = {("icaloflow", "ragged"): "model=caloflow"}  # and a family that can
+# Words that a family needs on a detector.
+OWN_WORDS = {
+    ("supercalo", "cartesian"): ["model.coarse={x: 2, z: 3}"],
+    ("supercalo", "polar"): ["model.coarse={alpha: 2, z: 3}"],
+}
+# Where a family cannot, a family that it names.
+REFUSED = {
+    ("icaloflow", "ragged"): "model=caloflow",
+    ("supercalo", "ragged"): "model=l2lflows",
+    ("supercalo", "single_voxel"): "model=l2lflows",
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -27,7 +38,8 @@ REFUSED = {("icaloflow", "ragged"): "model=caloflow"}  # and a family that can
 def test_family_trains_resumes_and_samples(family: str, detector: str, tmp_path: Path) -> None:
     geometry = detectors.ALL[detector]()
     data = detectors.write_showers(tmp_path / "showers.h5", geometry, 80)
-    arguments = [*FAMILIES[family], "dataset=native", f"dataset.path={data}"]
+    own = OWN_WORDS.get((family, detector), [])
+    arguments = [*FAMILIES[family], *own, "dataset=native", f"dataset.path={data}"]
     first = commands.run("calo-train", *arguments, "only=energy", cwd=tmp_path)
     if (family, detector) in REFUSED:
         commands.require_message(first, 2, REFUSED[family, detector])
