@@ -40,6 +40,8 @@ class CaloFlowSampler(Sampler):
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        if family.sampler == "student":
+            _require_student(parts)
         self.tile = family.tile
         self.num_normals = preparation.geometry.num_layers + sum(preparation.groups)
         self._preparation = preparation
@@ -100,13 +102,17 @@ def _packed_student(
     dtype: torch.dtype,
     device: torch.device,
 ) -> PackedInverseFlow:
-    if "student/0" not in parts:
-        raise UsageError(
-            "this generator has no student: none was trained",
-            where="--sampler student",
-            do="draw with --sampler teacher, or train a run with model.sampler=student",
-        )
     student = build_student(family, preparation)
     weights = parts["student/0"].items()
     student.load_state_dict({name.removeprefix(_STUDENT): value for name, value in weights})
     return PackedInverseFlow(student.eval(), dtype=dtype, device=device)
+
+
+def _require_student(parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    if "student/0" in parts:
+        return
+    raise UsageError(
+        "this generator has no student: none was trained",
+        where="--sampler student",
+        do="draw with --sampler teacher, or train a run with model.sampler=student",
+    )
