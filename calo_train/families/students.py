@@ -88,6 +88,16 @@ def require_sampler(name: str, *, where: str) -> None:
         )
 
 
+def require_student(parts: Mapping[str, Mapping[str, Tensor]], part: str) -> None:
+    """Raise UsageError unless this part of a student was trained."""
+    if part not in parts:
+        raise UsageError(
+            "this generator has no student: none was trained",
+            where="--sampler student",
+            do="draw with --sampler teacher, or train a run with model.sampler=student",
+        )
+
+
 def pack_student(
     student: InverseAutoregressiveFlow,
     parts: Mapping[str, Mapping[str, Tensor]],
@@ -99,12 +109,7 @@ def pack_student(
     """Pack a student with the weights of its part; UsageError where none was trained."""
     from calo_train.nn.inverse_autoregressive import PackedInverseFlow
 
-    if part not in parts:
-        raise UsageError(
-            "this generator has no student: none was trained",
-            where="--sampler student",
-            do="draw with --sampler teacher, or train a run with model.sampler=student",
-        )
+    require_student(parts, part)
     weights = parts[part].items()
     student.load_state_dict({name.removeprefix(_PREFIX): value for name, value in weights})
     return PackedInverseFlow(student.eval(), dtype=dtype, device=device)

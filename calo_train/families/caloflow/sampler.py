@@ -13,7 +13,7 @@ from calo_train.families.caloflow.networks import (
     build_voxel_flow,
 )
 from calo_train.families.contracts import DrawnTile, Sampler
-from calo_train.families.students import STUDENT, pack_student
+from calo_train.families.students import STUDENT, pack_student, require_student
 from calo_train.nn import PackedFlow, pack
 from calo_train.nn.logit import count_clipped
 
@@ -39,6 +39,8 @@ class CaloFlowSampler(Sampler):
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        if family.sampler == STUDENT:
+            require_student(parts, "student/0")
         self.tile = family.tile
         self.num_normals = preparation.geometry.num_layers + sum(preparation.groups)
         self._preparation = preparation
