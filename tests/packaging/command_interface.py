@@ -67,6 +67,7 @@ def _training_words(module: Any) -> Iterator[str]:
         yield from (f"{group}={choice}" for choice in choices)
     yield from (key for key in _keys(compose_config([])) if not key.startswith(_DETECTOR_KEYS))
     yield from (f"logger.{key}" for key in compose_config(["logger=wandb"])["logger"])
+    yield from (f"launcher.{key}" for key in compose_config(["launcher=slurm"])["launcher"])
 
 
 def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
