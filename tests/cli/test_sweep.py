@@ -52,7 +52,7 @@ def test_stopped_sweep_starts_no_further_point_and_goes_on(
     tmp_path: Path, tiny_data: Path
 ) -> None:
     """R3: the signal reaches the training once, which saves; the same command does the rest."""
-    long = ("model.causal_training.num_epochs=40", "trainer.checkpoint_interval=0.05s")
+    long = ("model.causal_training.num_epochs=20", "trainer.checkpoint_interval=0.05s")
     arguments = ["-m", *commands.tiny_training(tiny_data, "seed=0,1", *long)]
     process = commands.start("calo-train", *arguments, cwd=tmp_path)
     deadline = time.monotonic() + commands.TIMEOUT

@@ -57,7 +57,7 @@ def test_groups_on_two_devices_train_as_on_one(
 
 def test_stopped_groups_save_and_go_on(tmp_path: Path, tiny_data: Path) -> None:
     """R3: a signal to the command reaches every group."""
-    long = ("model.causal_training.num_epochs=60", "trainer.checkpoint_interval=0.05s")
+    long = ("model.causal_training.num_epochs=30", "trainer.checkpoint_interval=0.05s")
     arguments = commands.tiny_training(tiny_data, "only=causal", *PARTS, *long)
     process = commands.start("calo-train", *arguments, cwd=tmp_path)
     deadline = time.monotonic() + commands.TIMEOUT
