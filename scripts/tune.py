@@ -7,8 +7,9 @@
         experiment=quickstart
 
 minimises the validation loss of the best epochs, summed over all parts: for parts that model
-conditional densities in a chain, the negative log-likelihood of a whole shower. Keys that change
-what the loss is of, such as noise or units, must not be searched.
+conditional densities in a chain, the negative log-likelihood of a whole shower. With only=STAGE
+the search is of that stage alone. Keys that change what the loss is of, such as noise or units,
+must not be searched.
 
 The study lies in RUNS_FOLDER/studies/NAME.journal. The same command goes on; several at once, on
 machines that see the folder, share the study. A trial that was interrupted is trained to its end
@@ -113,9 +114,14 @@ def search(
 
 
 def validation_loss(run: RunFolder) -> float:
-    """Sum the validation loss of the best epochs of all parts of a finished run."""
-    reached = run.read_record()["reached"]
-    return sum(float(part["validation_loss"]) for part in reached.values())
+    """Sum the validation loss of the best epochs of all parts that a run has trained."""
+    from safetensors import safe_open
+
+    losses = []
+    for path in sorted(run.path.glob("stages/*/parts/*.safetensors")):
+        with safe_open(path, framework="numpy") as stored:
+            losses.append(float(stored.metadata()["validation_loss"]))
+    return sum(losses)
 
 
 def summary(study: optuna.Study, *, num_shown: int = 10) -> str:

@@ -39,7 +39,7 @@ def _line(data: Path, trials: int, *more: str) -> list[str]:
 def test_trials_are_runs_and_an_interrupted_one_goes_on(
     tmp_path: Path, tiny_data: Path, tune: dict[str, Any]
 ) -> None:
-    words = ("model.energy_training.num_epochs=40", "trainer.checkpoint_interval=0.05s")
+    words = ("model.energy_training.num_epochs=25", "trainer.checkpoint_interval=0.05s")
     arguments = {"cwd": tmp_path, "env": commands.environment(), "text": True}
     process = subprocess.Popen(_line(tiny_data, 2, *words), **arguments)
     deadline = time.monotonic() + commands.TIMEOUT
