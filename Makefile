@@ -11,7 +11,7 @@ BENCHMARKS := $(shell grep -l "^def main" benchmarks/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench browser-test wheel clean
+.PHONY: help setup demo test check bench browser-test slurm-test wheel clean
 
 help: ## list the targets
 	@echo "make TARGET, with one of:"
@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "making $(VENV): downloads torch and about 120 packages, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[dev,tune]"
 	@touch $@
 
 demo: $(READY) ## train, sample and evaluate on the embedded showers; prints a report's path
@@ -59,6 +59,10 @@ bench: $(READY) ## measure speed beside peers; results go to docs/performance.md
 browser-test: $(READY) ## open the report in Chromium (needs chromium and chromedriver)
 	$(PIP) -e ".[dev,browser]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q browser_tests
+
+slurm-test: $(READY) ## run jobs on a SLURM of this machine (root; needs slurm-wlm and munge)
+	$(PIP) -e ".[dev,slurm]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 1800 slurm_tests
 
 wheel: $(READY) ## build dist/*.whl
 	$(BIN)/python -m hatchling build -t wheel -d dist

@@ -69,10 +69,17 @@ def command_line(command: str, *arguments: str) -> list[str]:
 
 def run(command: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
+    return run_with(environment(), command, *arguments, cwd=cwd)
+
+
+def run_with(
+    variables: dict[str, str], command: str, *arguments: str, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in an environment of its own."""
     return subprocess.run(
         command_line(command, *arguments),
         cwd=cwd,
-        env=environment(),
+        env=variables,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

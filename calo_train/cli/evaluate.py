@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ from calo_train.cli.judging import (
     parse_conditions,
     require_targets,
 )
+from calo_train.cli.sweep_evaluation import judged_sweep, table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +40,8 @@ app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_mark
 
 
 Targets = Annotated[
-    list[Path] | None, typer.Argument(help="Run folders, generator folders or files of showers.")
+    list[Path] | None,
+    typer.Argument(help="Run folders, generator folders, files of showers, or one sweep."),
 ]
 Reference = Annotated[
     list[str] | None,
@@ -169,8 +172,10 @@ def evaluate(
         # Before anything is drawn.
         wanted = ClassifierRequest(tuple(classifier or ()), full, classifier_runs)
         cells = tuple(CoarseCells.parse(text) for text in dict.fromkeys(coarse or ()))
-        inputs = open_inputs(request)
-        folder = inputs.report if out is None else out.expanduser()
+        sweep = judged_sweep(request.targets)
+        inputs = open_inputs(request if sweep is None else replace(request, targets=sweep.targets))
+        default = inputs.report if sweep is None else sweep.report
+        folder = default if out is None else out.expanduser()
         written, metrics = _report(
             inputs,
             folder,
@@ -186,6 +191,9 @@ def evaluate(
             write=write_metrics if metrics_only else write_report,
         )
         _print_result(written, metrics, is_json=as_json, is_quiet=quiet)
+        if sweep is not None:
+            found = sweep.write_table(metrics, folder)
+            print(table_text(found, folder), file=sys.stderr if as_json else sys.stdout)
         from calo_train.evaluation.conditions import require_none_holds
 
         require_none_holds(conditions, metrics, written.with_name("metrics.json"))

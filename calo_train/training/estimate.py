@@ -14,7 +14,7 @@ from calo_train.machine import peak_memory
 from calo_train.quantities import format_duration, format_size
 from calo_train.training.data import prepare_data
 from calo_train.training.fit import build_trainer, require_devices
-from calo_train.training.grouping import group_sizes
+from calo_train.training.grouping import group_sizes, num_devices, shares_parts
 from calo_train.training.loggers import require_logger
 from calo_train.training.plan import plan_groups
 from calo_train.training.run import DISK_COPIES, build_module, planned_work
@@ -44,6 +44,7 @@ class Estimate:
     stages: tuple[StageEstimate, ...]
     peak_memory: int
     disk: int
+    num_devices: int = 1  # that share the groups, one at a time each
 
     def as_text(self) -> str:
         """Write the estimate for people."""
@@ -53,6 +54,8 @@ class Estimate:
             for stage in self.stages
         ]
         total = format_duration(sum(stage.seconds for stage in self.stages))
+        if self.num_devices > 1:
+            total += f" on one of {self.num_devices} devices that share it"
         head = f"dry run of {self.folder}: about {total}, {format_size(self.peak_memory)} memory"
         return "\n".join([f"{head}, {format_size(self.disk)} disk", *rows, "nothing was written"])
 
@@ -70,7 +73,13 @@ def estimate(config: RunConfig) -> Estimate:
         for group in groups
     ]
     num_weights = sum(stage.num_weights for stage in measured)
-    return Estimate(config.folder, tuple(measured), peak_memory(), DISK_COPIES * 4 * num_weights)
+    return Estimate(
+        config.folder,
+        tuple(measured),
+        peak_memory(),
+        DISK_COPIES * 4 * num_weights,
+        num_devices(config.trainer) if shares_parts(config.trainer) else 1,
+    )
 
 
 def _measure(module: GroupModule, config: RunConfig) -> StageEstimate:

@@ -22,7 +22,7 @@ from calo_train.training.checkpoints import (
     save_checkpoint,
 )
 from calo_train.training.lock import beat
-from calo_train.training.metrics_file import append_metrics, keep_epochs
+from calo_train.training.metrics_file import append_metrics, keep_epochs, named_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,14 +99,15 @@ def build_trainer(
 ) -> Trainer:
     """Build Lightning's trainer; our checkpoints, progress and signals replace its own."""
     _quieten_lightning()
-    is_parallel = config.num_devices != 1 or config.num_nodes != 1
+    num_devices = config.num_devices if config.parallel == "data" else 1
+    is_parallel = num_devices != 1 or config.num_nodes != 1
     # Under SLURM Lightning would requeue by itself; a command's exit code decides that here.
     plugins: list[Any] = (
         [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     )
     return Trainer(
         accelerator=config.accelerator,
-        devices=config.num_devices,
+        devices=num_devices,
         num_nodes=config.num_nodes,
         strategy="ddp" if is_parallel else "auto",
         precision=config.precision,  # type: ignore[arg-type]
@@ -221,12 +222,7 @@ class _FitCallback(Callback):
     def _log_rows(self, module: GroupModule, rows: list[EpochMetrics]) -> None:
         if self._context.logger is None:
             return
-        metrics: dict[str, float] = {}
-        for row in rows:
-            prefix = f"{module.group.stage.name}/{row.part}"
-            metrics[f"{prefix}/train_loss"] = row.train_loss
-            metrics[f"{prefix}/validation_loss"] = row.validation_loss
-            metrics[f"{prefix}/learning_rate"] = row.learning_rate
+        metrics = named_values(module.group.stage.name, rows)
         self._context.logger.log_metrics(metrics, step=module.epoch)
 
     def _is_stopping(self, trainer: Trainer) -> bool:

@@ -2,7 +2,8 @@
 
 A number, null for all parts of a stage, or `auto`: as many as fit the memory that is free. A run
 records what auto chose, since the folders of its checkpoints are named by group: a resumed run
-goes on with that number, whatever is free then.
+goes on with that number, whatever is free then. With `trainer.parallel=parts`, null shares the
+parts of a stage evenly among the devices, and that is recorded likewise.
 """
 
 from __future__ import annotations
@@ -73,6 +74,25 @@ def largest_stack(trainer: TrainerConfig) -> int | None:
     return None if trainer.accelerator == "gpu" else _LARGEST_STACK_ON_CPU
 
 
+def shares_parts(trainer: TrainerConfig) -> bool:
+    """Whether the groups of a training go to several devices of this machine."""
+    return trainer.parallel == "parts" and num_devices(trainer) > 1
+
+
+def num_devices(trainer: TrainerConfig) -> int:
+    """Give the number of devices that a training takes on a machine; -1 asks for every GPU."""
+    if trainer.num_devices > 0:
+        return trainer.num_devices
+    return max(torch.cuda.device_count(), 1) if trainer.accelerator == "gpu" else 1
+
+
+def chosen_sizes(config: RunConfig, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Give what of the sizes this machine decided, which the run has to remember."""
+    wanted = config.family.parts_per_group
+    is_chosen = wanted == "auto" or (wanted is None and shares_parts(config.trainer))
+    return dict(sizes) if is_chosen else {}
+
+
 def group_sizes(
     config: RunConfig,
     data: TrainingData,
@@ -81,12 +101,17 @@ def group_sizes(
 ) -> dict[str, int]:
     """Give the number of parts that a fit of each stage trains together.
 
-    `recorded` holds what `auto` chose when the run began, by stage. Raises UsageError for `auto`
+    `recorded` holds what was chosen when the run began, by stage: by `auto`, or by sharing all
+    parts evenly among devices. Raises UsageError for `auto`
     with several processes, whose memory one of them does not see.
     """
     wanted = config.family.parts_per_group
     if wanted is None:
-        return {stage.name: len(stage.part_names) for stage in stages}
+        num_parts = {stage.name: len(stage.part_names) for stage in stages}
+        if not shares_parts(config.trainer):
+            return num_parts
+        count = num_devices(config.trainer)
+        return {name: recorded.get(name, -(-parts // count)) for name, parts in num_parts.items()}
     if isinstance(wanted, int):
         return {stage.name: wanted for stage in stages}
     if config.trainer.num_devices != 1 or config.trainer.num_nodes != 1:

@@ -8,11 +8,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from calo_train.errors import UsageError
+from calo_train.training.metrics_file import named_values, read_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lightning.pytorch.loggers import Logger
 
     from calo_train.training.config import LoggerConfig, RunConfig
+    from calo_train.training.plan import Group
     from calo_train.training.run_folder import RunFolder
 
 _FINISH_LIMIT = 60  # seconds that a server may take at the end
@@ -39,6 +43,20 @@ def build_logger(config: RunConfig, run: RunFolder) -> Logger | None:
     if config.logger.kind == "wandb":
         return _wandb_logger(config, run)
     return None
+
+
+def log_trained(logger: Logger | None, run: RunFolder, groups: Sequence[Group]) -> None:
+    """Send the curves of groups that other processes trained, read from their metrics.csv.
+
+    So a training has one logger, in one process, however many processes train its parts.
+    """
+    if logger is None:
+        return
+    for group in groups:
+        stage = group.stage.name
+        for epoch, rows in read_metrics(run.metrics_file(stage, group.label)).items():
+            # Steps count finished epochs, as those of a fit in this process do.
+            logger.log_metrics(named_values(stage, rows), step=epoch + 1)
 
 
 def close_logger(logger: Logger | None, *, kind: str) -> None:

@@ -69,6 +69,7 @@ def _training_words(module: Any) -> Iterator[str]:
     for model in config_groups()["model"]:
         yield from _keys({"model": compose_config([f"model={model}"])["model"]})
     yield from (f"logger.{key}" for key in compose_config(["logger=wandb"])["logger"])
+    yield from (f"launcher.{key}" for key in compose_config(["launcher=slurm"])["launcher"])
 
 
 def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:

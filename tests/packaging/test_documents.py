@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCUMENTS = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
-GROUPS = ("dataset", "model", "trainer", "logger", "experiment")
+GROUPS = ("dataset", "model", "trainer", "logger", "launcher", "experiment")
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 
 
