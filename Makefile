@@ -13,7 +13,7 @@ BENCHMARKS := $(shell grep -l "^def main" benchmarks/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench browser-test kill-test fuzz-test wheel clean
+.PHONY: help setup demo test check bench browser-test kill-test fuzz-test slurm-test wheel clean
 
 help: ## list the targets
 	@echo "make TARGET, with one of:"
@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "making $(VENV): downloads torch and about 120 packages, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[dev,tune]"
 	@touch $@
 
 demo: $(READY) ## train, sample and evaluate on the embedded showers; prints a report's path
@@ -69,6 +69,10 @@ kill-test: $(READY) ## kill -9 commands 500 times (KILLS=...); the result goes t
 fuzz-test: $(READY) ## read 10,000 mutated files (INPUTS=...); the result goes to docs/results
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/fuzz_suite.py --inputs $(INPUTS) \
 	  --out docs/results/fuzz.json
+
+slurm-test: $(READY) ## run jobs on a SLURM of this machine (root; needs slurm-wlm and munge)
+	$(PIP) -e ".[dev,slurm]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 1800 slurm_tests
 
 wheel: $(READY) ## build dist/*.whl
 	$(BIN)/python -m hatchling build -t wheel -d dist

@@ -37,10 +37,10 @@ from calo_train.families.generator import Generator, load_generator, save_genera
 from calo_train.families.l2lflows import L2LFlows
 from calo_train.families.settings import build_family
 from calo_train.geometry import geometry_from_mapping
+from calo_train.kernels.noise import normals
 from calo_train.machine import processor_name
 from calo_train.quantities import Spectrum
 from calo_train.sampling.draw import draw_to_file
-from calo_train.sampling.noise import normals
 from calo_train.sampling.request import SampleRequest
 from calo_train.sampling.tile_store import Tile, TileStore
 from calo_train.showers.layouts import create_showers

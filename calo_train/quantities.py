@@ -16,6 +16,9 @@ from calo_train.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
+    import numpy.typing as npt
+
 MEV_PER_GEV = 1000.0
 _SCALES: dict[str, dict[str, float]] = {
     "energy": {"eV": 1e-6, "keV": 1e-3, "MeV": 1.0, "GeV": MEV_PER_GEV, "TeV": 1e6},
@@ -64,12 +67,17 @@ class Spectrum:
     is_logarithmic: bool = False
     values: tuple[float, ...] = ()
 
-    def quantile(self, probability: float) -> float:
-        """Give the value below which the share `probability` of the law lies."""
+    def quantiles(self, probability: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Give the values below which the shares `probability` (n,) of the law lie."""
         if self.values:
-            return self.values[min(int(probability * len(self.values)), len(self.values) - 1)]
+            import numpy as np
+
+            index = np.minimum((probability * len(self.values)).astype(int), len(self.values) - 1)
+            chosen: npt.NDArray[np.float64] = np.asarray(self.values)[index]
+            return chosen
         if self.is_logarithmic:
-            return float(self.low * (self.high / self.low) ** probability)
+            values: npt.NDArray[np.float64] = self.low * (self.high / self.low) ** probability
+            return values
         return self.low + (self.high - self.low) * probability
 
 

@@ -88,6 +88,16 @@ times here were taken on a busy machine.
 | | CPU time | wall time | ratio, CPU | ratio, wall | memory |
 | --- | --- | --- | --- | --- | --- |
 """
+_SIMULATOR = """
+## Showers of the parametrised simulator
+
+`calo-data simulate` and `dataset.source=simulated`, made in memory on one thread; medians of
+{rounds} rounds of {number} showers, and the fastest round, as other processes shared the machine
+(load {load:.1f} on {cores} cores at the start).
+
+| data set | particle | polar angle | voxels | showers a CPU second | fastest | showers a second |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
 
 
 def performance_page() -> str:
@@ -100,6 +110,7 @@ def performance_page() -> str:
         ("epoch", _epoch),
         ("streaming", _streaming),
         ("observables", _observables),
+        ("simulator", _simulator),
     )
     page = _INTRODUCTION
     for name, section in sections:
@@ -196,6 +207,35 @@ def _observables(found: dict[str, Any]) -> str:
     return (
         head + "".join(rows) + machine_line(machine["cpu"], machine["threads"], found["versions"])
     )
+
+
+def _simulator(found: dict[str, Any]) -> str:
+    names = (
+        "showers_per_cpu_second", "fastest_showers_per_cpu_second", "showers_per_wall_second",
+    )  # fmt: skip
+    rows = [
+        table_row(
+            f"`{entry['dataset']}`",
+            entry["particle"],
+            entry["polar_angle"] or "0",
+            f"{entry['voxels']:,}",
+            *(f"{entry[name]:,.0f}" for name in names),
+        )
+        for entry in found["rows"]
+    ]
+    machine = found["machine"]
+    head = _SIMULATOR.format(
+        rounds=found["rounds"],
+        number=found["showers_a_round"],
+        load=machine["load_at_start"],
+        cores=machine["cores"],
+    )
+    peaks = ", ".join(
+        f"{gibibytes(size)} for {int(number):,} showers"
+        for number, size in found["peak_bytes"].items()
+    )
+    line = machine_line(machine["cpu"], machine["threads"], found["versions"])
+    return head + "".join(rows) + f"\nPeak memory of a process: {peaks}.\n" + line
 
 
 if __name__ == "__main__":

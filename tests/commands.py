@@ -18,6 +18,38 @@ TINY_MODEL = [
     "model.energy_training.batch_size=32", "model.energy_training.num_epochs=2",
     "model.causal_training.batch_size=32", "model.causal_training.num_epochs=2",
 ]  # fmt: skip
+TINY_CALOFLOW = [
+    "model=caloflow", "model.energy_flow.num_blocks=1", "model.energy_flow.hidden_features=8",
+    "model.voxel_flow.num_blocks=2", "model.voxel_flow.hidden_features=8",
+    "model.student.hidden_features=8", "model.tile=16", "trainer.max_epochs=2",
+    "model.energy_training.batch_size=32", "model.voxel_training.batch_size=32",
+    "model.student_training.batch_size=32",
+]  # fmt: skip
+
+_TINY_FLOWS = [
+    f"model.{flow}.{key}"
+    for flow in ("energy_flow", "first_layer_flow", "next_layers_flow")
+    for key in ("num_blocks=1", "num_hidden_layers=1", "hidden_features=8")
+]
+_TINY_STUDENTS = [
+    f"model.{flow}.{key}"
+    for flow in ("first_layer_student", "next_layers_student")
+    for key in ("num_hidden_layers=1", "hidden_features=8")
+]
+TINY_ICALOFLOW = [
+    "model=icaloflow", *_TINY_FLOWS, *_TINY_STUDENTS, "model.tile=16", "trainer.max_epochs=2",
+]  # fmt: skip
+TINY_SUPERCALO = [
+    "model=supercalo", "model.tile=16",
+    *(
+        f"model.{stage}_{words}"
+        for stage in ("energy", "coarse", "upsampling")
+        for words in (
+            "flow.num_blocks=1", "flow.hidden_features=8",
+            "training.batch_size=32", "training.num_epochs=2",
+        )
+    ),
+]  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -37,10 +69,17 @@ def command_line(command: str, *arguments: str) -> list[str]:
 
 def run(command: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
+    return run_with(environment(), command, *arguments, cwd=cwd)
+
+
+def run_with(
+    variables: dict[str, str], command: str, *arguments: str, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in an environment of its own."""
     return subprocess.run(
         command_line(command, *arguments),
         cwd=cwd,
-        env=environment(),
+        env=variables,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

@@ -222,9 +222,67 @@ def fetch(
     _finish(command, quiet=quiet, debug=debug)
 
 
+@app.command()
+def simulate(
+    *,
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="A data set of conf/dataset with a stack of matter.")
+    ],
+    out: OutOption,
+    num_showers: Annotated[int, typer.Option("-n", help="How many showers.")],
+    energy: Annotated[
+        str | None,
+        typer.Option("--energy", help="50GeV, 10:100GeV or log:1:1000GeV; else the data set's."),
+    ] = None,
+    particle: Annotated[
+        str | None,
+        typer.Option("--particle", help="electron, photon or pion; else the data set's."),
+    ] = None,
+    polar_angle: Annotated[
+        str | None,
+        typer.Option("--polar-angle", help="Angle to the normal, such as 0.2rad or 0:30deg."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the showers.")] = 0,
+    force: ForceFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Make showers by a parametrisation: for tests and demonstrations, not for physics."""
+
+    def command() -> None:
+        from calo_train.showers.dataset import simulated_showers
+        from calo_train.showers.simulator.writing import write_simulated
+
+        beam = {"particle": particle, "polar_angle": polar_angle, "seed": str(seed)}
+        config = _beamed(dataset, energy, beam)
+        rows = simulated_showers(config, num_showers)
+        layout = write_simulated(rows, out.expanduser(), config.layout, force=force)
+        print(f"wrote: {out} ({num_showers} showers, layout {layout})")
+        if not quiet:
+            print(f"next: calo-data check {quote(str(out))} --dataset {quote(dataset)}")
+
+    _finish(command, quiet=quiet, debug=debug)
+
+
 def main() -> None:
     """Run the command."""
     app()
+
+
+def _beamed(dataset: str, energy: str | None, beam: dict[str, str | None]) -> DatasetConfig:
+    """Read a data set with another beam; options that were not given leave what it says."""
+    from calo_train.cli.inputs import named_dataset
+
+    if named_dataset(dataset).simulator is None:
+        raise UsageError(
+            f"{dataset} does not say of what matter its layers are",
+            where=f"--dataset {dataset}",
+            do="choose a data set that does, such as ild_photons_core",
+        )
+    overrides = {f"simulator.{key}": value for key, value in beam.items()}
+    overrides["energy_range"] = energy
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return named_dataset(dataset, given)
 
 
 def _given(path: Path) -> Path:

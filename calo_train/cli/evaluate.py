@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +14,11 @@ import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
 from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
-from calo_train.cli.generation_timing import require_generators, time_all, timing_repetitions
+from calo_train.cli.generation_timing import (
+    require_generators,
+    time_all,
+    timing_repetitions,
+)
 from calo_train.cli.judging import (
     Compare,
     FailIf,
@@ -20,18 +27,22 @@ from calo_train.cli.judging import (
     require_targets,
 )
 from calo_train.cli.report_logging import log_report
+from calo_train.cli.sweep_evaluation import judged_sweep, table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from calo_train.cli.evaluation_inputs import Inputs
-    from calo_train.evaluation.results import Settings
+    from calo_train.evaluation.report_folder import ReportFolder
+    from calo_train.evaluation.results import Evaluation, Settings
 
+_log = logging.getLogger("calo_train.cli.evaluate")  # also as python -m
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 Targets = Annotated[
-    list[Path] | None, typer.Argument(help="Run folders, generator folders or files of showers.")
+    list[Path] | None,
+    typer.Argument(help="Run folders, generator folders, files of showers, or one sweep."),
 ]
 Reference = Annotated[
     list[str] | None,
@@ -83,8 +94,21 @@ Runs = Annotated[
     int | None,
     typer.Option(min=0, help="Trainings of each classifier; 0 leaves them out [default: 3]."),
 ]
+MetricsOnly = Annotated[
+    bool,
+    typer.Option(
+        "--metrics-only", help="Write metrics.json alone: no figures, no page (for scripts)."
+    ),
+]
 Extrapolate = Annotated[
     bool, typer.Option("--extrapolate", help="Allow conditions outside the trained domain.")
+]
+Coarse = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Compare neighbouring layers inside coarse voxels, such as r=1,alpha=2,z=5 (z: "
+        "layers); may be repeated."
+    ),
 ]
 Timing = Annotated[
     bool,
@@ -116,8 +140,10 @@ def evaluate(
     classifier_runs: Runs = None,
     extrapolate: Extrapolate = False,
     allow_different_energies: DifferentEnergies = False,
+    coarse: Coarse = None,
     timing: Timing = False,
     self_check: SelfCheck = False,
+    metrics_only: MetricsOnly = False,
     compare: Compare = None,
     fail_conditions: FailIf = None,
     wandb: Wandb = False,
@@ -145,13 +171,19 @@ def evaluate(
             return
         if not self_check:
             require_targets(request.targets)
+        from calo_train.evaluation.coarse_cosine import CoarseCells
+        from calo_train.evaluation.report import write_metrics, write_report
         from calo_train.evaluation.results import Settings
 
         # Before anything is drawn.
         wanted = ClassifierRequest(tuple(classifier or ()), full, classifier_runs)
-        inputs = open_inputs(request)
-        folder = inputs.report if out is None else out.expanduser()
-        page, metrics = _report(
+        cells = tuple(CoarseCells.parse(text) for text in dict.fromkeys(coarse or ()))
+        sweep = judged_sweep(request.targets)
+        judged = request if sweep is None else replace(request, targets=sweep.targets)
+        inputs = open_inputs(judged)
+        default = inputs.report if sweep is None else sweep.report
+        folder = default if out is None else out.expanduser()
+        written, metrics = _report(
             inputs,
             folder,
             Settings(
@@ -159,15 +191,20 @@ def evaluate(
                 seed=seed,
                 classifiers=wanted.protocols(inputs.reference.geometry),
                 allow_different_energies=allow_different_energies,
+                coarse=cells,
             ),
             is_forced=force,
             repetitions=timing_repetitions(is_full=full) if timing else None,
+            write=write_metrics if metrics_only else write_report,
         )
-        log_report(request.targets, page, metrics, is_wandb=wandb)
-        _print_result(page, metrics, is_json=as_json, is_quiet=quiet)
+        log_report(judged.targets, written, metrics, is_wandb=wandb)
+        _print_result(written, metrics, is_json=as_json, is_quiet=quiet)
+        if sweep is not None:
+            found = sweep.write_table(metrics, folder)
+            print(table_text(found, folder), file=sys.stderr if as_json else sys.stdout)
         from calo_train.evaluation.conditions import require_none_holds
 
-        require_none_holds(conditions, metrics, page.with_name("metrics.json"))
+        require_none_holds(conditions, metrics, written.with_name("metrics.json"))
 
     _finish(command, quiet=quiet, debug=debug)
 
@@ -178,15 +215,23 @@ def main() -> None:
 
 
 def _report(
-    inputs: Inputs, folder: Path, settings: Settings, *, is_forced: bool, repetitions: int | None
+    inputs: Inputs,
+    folder: Path,
+    settings: Settings,
+    *,
+    is_forced: bool,
+    repetitions: int | None,
+    write: Callable[[ReportFolder, Evaluation, Mapping[str, Any]], Path],
 ) -> tuple[Path, Mapping[str, Any]]:
     from calo_train.atomic_files import require_writable
     from calo_train.evaluation.comparison import evaluate
     from calo_train.evaluation.metrics import metrics_of, planned_inputs
-    from calo_train.evaluation.report import write_report
     from calo_train.evaluation.report_folder import ReportFolder
     from calo_train.evaluation.timing import with_timings
+    from calo_train.machine import peak_memory
+    from calo_train.quantities import format_duration, format_size
 
+    started = time.monotonic()
     if repetitions is not None:
         require_generators(inputs.generators)
     report = ReportFolder(folder)
@@ -199,11 +244,14 @@ def _report(
     if repetitions is not None:
         evaluation = with_timings(evaluation, time_all(inputs.generators, repetitions))
     metrics = metrics_of(evaluation)
-    return write_report(report, evaluation, metrics), metrics
+    written = write(report, evaluation, metrics)
+    taken = format_duration(time.monotonic() - started)
+    _log.info("took %s, peak memory %s", taken, format_size(peak_memory()))
+    return written, metrics
 
 
 def _print_result(
-    page: Path, metrics: Mapping[str, Any], *, is_json: bool, is_quiet: bool
+    written: Path, metrics: Mapping[str, Any], *, is_json: bool, is_quiet: bool
 ) -> None:
     from calo_train.evaluation.report_folder import as_json
     from calo_train.evaluation.terminal import summary
@@ -212,9 +260,10 @@ def _print_result(
         print(as_json(metrics), end="")
         return
     print(summary(metrics))
-    print(f"\nreport: {page}")
-    if not is_quiet:
-        print(f"next: {_next(page)}")
+    is_page = written.suffix == ".html"
+    print(f"\n{'report' if is_page else 'metrics'}: {written}")
+    if is_page and not is_quiet:
+        print(f"next: {_next(written)}")
 
 
 def _next(page: Path) -> str:

@@ -346,12 +346,14 @@ def _generator_notes(target: _Target) -> tuple[str, ...]:
 def _file_notes(source: ShowerSource) -> tuple[str, ...]:
     """Repeat what calo-sample wrote into a file, such as that it extrapolates."""
     written = str(source.attributes.get("notes", ""))
-    return (*_origin_notes(source), *(line for line in written.splitlines() if line))
+    lines = (*_origin_notes(source), *(line for line in written.splitlines() if line))
+    return tuple(dict.fromkeys(lines))
 
 
 def _origin_notes(source: ShowerSource) -> tuple[str, ...]:
-    """Say it when showers are those that ship with the package."""
+    """Say it when showers ship with the package, or come from a parametrisation."""
     from calo_train.showers.paths import embedded_file
+    from calo_train.showers.simulator.origin import simulation_notes
 
     embedded = embedded_file("")
     if any(path.resolve().parent == embedded.resolve() for path in source.paths):
@@ -359,4 +361,4 @@ def _origin_notes(source: ShowerSource) -> tuple[str, ...]:
             f"embedded sample ({source.description}): for trying things out, not the published "
             "Geant4 set",
         )
-    return ()
+    return simulation_notes(source.attributes)

@@ -7,8 +7,6 @@ computes a tile, as calo-sample does, which runs as many tiles at once as there 
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -78,7 +76,7 @@ def _measure(
 
     from calo_train.evaluation.timing import GenerationTiming, time_batch
     from calo_train.families.generator import load_generator
-    from calo_train.machine import processor_name
+    from calo_train.machine import peak_memory, processor_name
 
     torch.set_num_threads(1)
     generator = load_generator(folder)
@@ -89,7 +87,7 @@ def _measure(
         time_batch(draw, size, sampler.tile, protocol) for size in protocol.batch_sizes
     )
     is_gpu = device == "cuda"
-    peak_bytes = torch.cuda.max_memory_allocated() if is_gpu else _peak_memory()
+    peak_bytes = torch.cuda.max_memory_allocated() if is_gpu else peak_memory()
     stored = [value for part in generator.parts.values() for value in part.values()]
     return GenerationTiming(
         device,
@@ -120,7 +118,7 @@ def _tile_drawer(generator: Generator, sampler: Sampler) -> Callable[[int], None
     """Give a function that draws a tile over the trained domain and brings it to the CPU."""
     import torch
 
-    from calo_train.sampling.noise import normals
+    from calo_train.kernels.noise import normals
     from calo_train.sampling.request import SampleRequest, trained_laws
 
     request = SampleRequest(1, trained_laws(generator), seed=_SEED)
@@ -133,9 +131,3 @@ def _tile_drawer(generator: Generator, sampler: Sampler) -> Callable[[int], None
         sampler.draw(torch.from_numpy(base_noise), columns).energies.cpu()  # waits for a GPU
 
     return draw
-
-
-def _peak_memory() -> int:
-    # ru_maxrss is in KiB on Linux and in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

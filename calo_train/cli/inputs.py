@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from calo_train.errors import DataError, UsageError, nearest_names
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from calo_train.showers.dataset import DatasetConfig
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 RUN_FILE = "config.yaml"
 
 
-def named_dataset(name: str, *, where: str = "--dataset") -> DatasetConfig:
-    """Read a data set of `conf/dataset`; its own path is not used."""
+def named_dataset(
+    name: str, values: Mapping[str, str] | None = None, *, where: str = "--dataset"
+) -> DatasetConfig:
+    """Read a data set of `conf/dataset` with some of its values replaced; its path is not used."""
     from calo_train.config_folder import config_groups
     from calo_train.families.settings import build_settings
     from calo_train.showers.dataset import DatasetConfig
@@ -28,7 +31,8 @@ def named_dataset(name: str, *, where: str = "--dataset") -> DatasetConfig:
             where=where,
             do=f"name one; {nearest_names(name, known)}",
         )
-    composed = compose_config([f"dataset={name}", "dataset.path=command-line"])
+    replaced = [f"dataset.{key}='{value}'" for key, value in (values or {}).items()]
+    composed = compose_config([f"dataset={name}", "dataset.path=command-line", *replaced])
     return build_settings(DatasetConfig, composed["dataset"], where=f"dataset={name}")
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
+from calo_train.cli.tables import table
 
 if TYPE_CHECKING:
+    from calo_train.training.ledger import SweepFolder
     from calo_train.training.run_folder import RunFolder
 
 app = typer.Typer(
@@ -41,20 +43,28 @@ def list_runs(
         if as_json:
             print(json.dumps(rows))
         else:
-            _print_table(rows, folder)
+            print(table(rows) if rows else f"no runs below {folder}")
 
     _finish(command, debug=debug)
 
 
 @app.command()
 def status(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or RUNS_FOLDER/sweeps/NAME.")],
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Show the state of one training: parts, best losses, process, last message."""
+    """Show the state of one training, or of every point of a sweep.
+
+    Parts, best losses, process, last message.
+    """
 
     def command() -> None:
+        from calo_train.training.ledger import SweepFolder
+
+        if SweepFolder(run).exists():
+            _print_sweep(SweepFolder(run), as_json=as_json)
+            return
         from calo_train.training.overview import details
         from calo_train.training.run_folder import open_run
 
@@ -171,6 +181,15 @@ def main() -> None:
     app()
 
 
+def _print_sweep(ledger: SweepFolder, *, as_json: bool) -> None:
+    from calo_train.cli.slurm import living_jobs
+    from calo_train.cli.sweep import status_text
+
+    jobs = living_jobs() if ledger.has_jobs() else None
+    rows = [ledger.status(point, jobs) for point in ledger.points()]
+    print(json.dumps([row.as_row() for row in rows]) if as_json else status_text(rows))
+
+
 def _free_locks(run: RunFolder, *, is_sure: bool) -> None:
     """Remove the locks of a run whose owners are gone, after asking."""
     from calo_train.training.doctor import free_stale_lock
@@ -178,19 +197,6 @@ def _free_locks(run: RunFolder, *, is_sure: bool) -> None:
     for path in sorted(run.path.glob("lock*")):
         if is_sure or typer.confirm(f"remove {path}?", err=True):
             free_stale_lock(path)
-
-
-def _print_table(rows: list[dict[str, Any]], folder: Path) -> None:
-    if not rows:
-        print(f"no runs below {folder}")
-        return
-    columns = list(rows[0])
-    cells = [columns, *([str(row[name]) for name in columns] for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    for line in cells:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
 
 
 def _finish(command: Any, *, debug: bool) -> None:

@@ -15,6 +15,7 @@ from calo_train.cli.errors import log_to_stderr, run_command
 if TYPE_CHECKING:
     from calo_train.families.generator import Generator
     from calo_train.quantities import Spectrum
+    from calo_train.sampling.coarse_showers import CoarseShowers
     from calo_train.sampling.draw import Drawn
     from calo_train.sampling.request import SampleRequest
 
@@ -38,6 +39,13 @@ def sample(
     azimuth: Annotated[str | None, typer.Option(help="Such as 0deg or -180:180deg.")] = None,
     like: Annotated[
         Path | None, typer.Option(help="Take the conditions of this file, row by row.")
+    ] = None,
+    coarse: Annotated[
+        Path | None,
+        typer.Option(
+            help="Refine the coarse showers of this file (model=supercalo), row by row; -n above "
+            "their number goes through them again."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed; shower k depends on it and on k alone.")] = 0,
     shard: Annotated[str, typer.Option(help="Draw piece i of n, from 0: i/n.")] = "0/1",
@@ -81,12 +89,23 @@ def sample(
         generator = _open(run, sampler)
         from calo_train.sampling.request import SampleRequest, parse_shard
 
-        num_showers, given = _given_conditions(like, generator, number)
-        chosen = _chosen_laws(generator, laws, given, has_file=like is not None)
-        request = SampleRequest(
-            num_showers, chosen, given, seed, parse_shard(shard), is_extrapolating=extrapolate
+        to_refine = _coarse_showers(coarse, generator, like)
+        num_showers, given = (
+            _given_conditions(like, generator, number)
+            if to_refine is None
+            else _coarse_conditions(to_refine, generator, number)
         )
-        target = out or _default_path(run, request, energy, like)
+        chosen = _chosen_laws(generator, laws, given, like or coarse)
+        request = SampleRequest(
+            num_showers,
+            chosen,
+            given,
+            seed,
+            parse_shard(shard),
+            is_extrapolating=extrapolate,
+            coarse=to_refine,
+        )
+        target = out or _default_path(run, request, energy, like or coarse)
         from calo_train.machine import available_cores, processor_name
         from calo_train.sampling.draw import draw_to_file
 
@@ -128,7 +147,7 @@ def _open(run: Path, sampler: str | None) -> Generator:
 
 
 def _chosen_laws(
-    generator: Generator, texts: dict[str, str | None], given: dict[str, Any], *, has_file: bool
+    generator: Generator, texts: dict[str, str | None], given: dict[str, Any], file: Path | None
 ) -> dict[str, Spectrum]:
     """Read the laws of the conditions; without any, they are uniform over the trained domain."""
     from calo_train.errors import UsageError
@@ -145,9 +164,9 @@ def _chosen_laws(
     twice = [_flag(name) for name in laws if name in given]
     if twice:
         raise UsageError(
-            f"{', '.join(twice)} and --like both give a condition", where="options", do="give one"
+            f"{', '.join(twice)} and {file} both give a condition", where="options", do="give one"
         )
-    if not laws and not has_file:
+    if not laws and file is None:
         laws = trained_laws(generator)
         _log.info("no --energy was given: drawing over the trained domain, %s", _words(laws))
     return laws
@@ -180,6 +199,34 @@ def _given_conditions(
     return number, {name: values.astype(np.float64) for name, values in known.items()}
 
 
+def _coarse_showers(
+    coarse: Path | None, generator: Generator, like: Path | None
+) -> CoarseShowers | None:
+    """Open the coarse showers that are to be refined."""
+    from calo_train.errors import UsageError
+    from calo_train.sampling.coarse_showers import open_coarse
+
+    if coarse is None:
+        return None
+    if like is not None:
+        raise UsageError(
+            "--like and --coarse both give conditions",
+            where="options",
+            do="give one; coarse showers bring their own",
+        )
+    return open_coarse(coarse.expanduser(), generator)
+
+
+def _coarse_conditions(
+    coarse: CoarseShowers, generator: Generator, number: int | None
+) -> tuple[int, dict[str, Any]]:
+    """Take the generator's conditions from coarse showers, over and over where -n is larger."""
+    number = len(coarse) if number is None else number
+    columns = coarse.conditions(max(number, 1))
+    known = {name: columns[name] for name in columns if name in generator.condition_names}
+    return number, known
+
+
 def _words(laws: dict[str, Spectrum]) -> str:
     from calo_train.quantities import format_energy
 
@@ -195,9 +242,9 @@ def _words(laws: dict[str, Spectrum]) -> str:
 
 
 def _default_path(
-    run: Path, request: SampleRequest, energy: str | None, like: Path | None
+    run: Path, request: SampleRequest, energy: str | None, file: Path | None
 ) -> Path:
-    words = like.stem if like is not None else (energy or "all").replace(":", "-")
+    words = file.stem if file is not None else (energy or "all").replace(":", "-")
     name = f"{request.num_showers}_{words}_seed{request.seed}"
     if request.shard.count > 1:
         name += f"_shard{request.shard.index}of{request.shard.count}"

@@ -29,6 +29,7 @@ calo-train [KEY=VALUE ...]    train a generator of calorimeter showers
   calo-train model=l2lflows dataset=ild_photons dataset.path=photons.h5
   calo-train experiment=l2lflows_paper dataset.path='photons*.h5' trainer=gpu
   calo-train -m model=l2lflows seed=0,1,2                 one training for each value
+  calo-train -m launcher=slurm model=l2lflows seed=0,1,2  the same as jobs of a cluster
 
 The same command resumes an interrupted training.
 
@@ -51,7 +52,8 @@ Options
   --version, --help
   -sc install=bash     shell completion (Hydra's): eval "$(calo-train -sc install=bash)"
 """
-_HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--shell-completion", "-sc", "--resolve", "-p",
+_SWEEP_FLAGS = ("-m", "--multirun")
+_HYDRA_FLAGS = (*_SWEEP_FLAGS, "--cfg", "-c", "--shell-completion", "-sc", "--resolve", "-p",
                 "--package", "--hydra-help")  # fmt: skip
 _OWN_FLAGS = (
     "--help",
@@ -92,13 +94,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _main(words: list[str]) -> None:
     arguments = _parse(words)
-    if arguments.hydra_flags:
+    if set(arguments.hydra_flags) - set(_SWEEP_FLAGS):
         from calo_train.cli.sweep import hand_to_hydra
 
         hand_to_hydra(arguments)
         return
     with log_to_stderr(is_quiet=arguments.is_quiet, is_debug=arguments.is_debug):
-        _train(arguments)
+        if arguments.hydra_flags:
+            from calo_train.cli.sweep import sweep
+
+            sweep(arguments)
+        else:
+            _train(arguments)
 
 
 def _train(arguments: Arguments) -> None:
@@ -106,6 +113,11 @@ def _train(arguments: Arguments) -> None:
 
     overrides = arguments.overrides or ["experiment=quickstart"]
     config = composed_run(overrides, config_dir=arguments.config_dir)
+    if config.launcher.is_cluster:
+        from calo_train.cli.sweep import submit_training
+
+        submit_training(config, arguments)
+        return
     if config.dry_run:
         from calo_train.training.estimate import estimate
 

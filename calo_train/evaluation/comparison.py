@@ -10,7 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from calo_train.evaluation.classifiers.memory import require_memory
 from calo_train.evaluation.classifiers.stage import ClassifierStage
+from calo_train.evaluation.coarse_cosine import CoarseCosine
 from calo_train.evaluation.deposits import Grid
 from calo_train.evaluation.floor import Halves, half_splits, matched_size
 from calo_train.evaluation.further import further_distances
@@ -46,7 +48,7 @@ def evaluate(
     """Judge samples by a reference on the same detector; `training` of each, where known.
 
     Raises DataError for other detectors, a reference that was trained on, other incident spectra,
-    too few or invalid showers.
+    too few or invalid showers; MachineError where classifiers do not fit into memory.
     """
     training = training or (None,) * len(samples)
     _require_one_detector(reference, [*samples, *filter(None, training)])
@@ -54,9 +56,12 @@ def evaluate(
     copies = find_copies(reference, samples, training, settings.threshold)
     clock.lap("copies")
     grid = Grid.of(reference.geometry)
+    sizes = [len(sample) for sample in samples]
+    require_memory(settings.classifiers, grid, len(reference), sizes)
+    coarse = [CoarseCosine.of(cells, grid.geometry) for cells in settings.coarse]
     edges = spectrum_edges(voxel_range(reference, settings.threshold), settings.threshold)
     table, *tables = (
-        measure(showers, grid, threshold=settings.threshold, spectrum=edges)
+        measure(showers, grid, threshold=settings.threshold, spectrum=edges, coarse=coarse)
         for showers in (reference, *samples)
     )
     spectra = [
@@ -149,7 +154,7 @@ def _judge(judged: _Judged, frame: _Frame, clock: _Clock) -> SampleResult:
     sample, table = judged.showers, judged.table
     splits = frame.splits(len(table))
     pair = TablePair(frame.table, table, frame.grid, splits)
-    compared = compare_observables(pair, frame.binnings)
+    compared = compare_observables(pair, frame.binnings, frame.settings.coarse)
     correlations = repeated_correlations(frame.table, table, splits).metric
     clock.lap("distances")
     further = further_distances(pair, frame.reference, sample, frame.settings)

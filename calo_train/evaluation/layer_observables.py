@@ -32,8 +32,8 @@ def layer_fraction(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "centroid along <x> of layers", symbol=r"\langle <x> \rangle_{layer}", section="Width",
-    unit="mm", is_per_layer=True, is_exact=True,
+    "centroid along <x> of layers", symbol=r"\langle <x> \rangle_{\mathrm{layer}}",
+    section="Width", unit="mm", is_per_layer=True, is_exact=True,
 )  # fmt: skip
 def layer_centroid_x(deposits: Deposits) -> FloatArray:
     """Energy-weighted mean of the first transverse coordinate."""
@@ -41,8 +41,8 @@ def layer_centroid_x(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "centroid along <y> of layers", symbol=r"\langle <y> \rangle_{layer}", section="Width",
-    unit="mm", is_per_layer=True, is_exact=True,
+    "centroid along <y> of layers", symbol=r"\langle <y> \rangle_{\mathrm{layer}}",
+    section="Width", unit="mm", is_per_layer=True, is_exact=True,
 )  # fmt: skip
 def layer_centroid_y(deposits: Deposits) -> FloatArray:
     """Energy-weighted mean of the second transverse coordinate."""
@@ -50,8 +50,8 @@ def layer_centroid_y(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "mean radius of layers", symbol=r"\langle r \rangle_{layer}", section="Width", unit="mm",
-    is_per_layer=True, needs="r", is_exact=True,
+    "mean radius of layers", symbol=r"\langle r \rangle_{\mathrm{layer}}", section="Width",
+    unit="mm", is_per_layer=True, needs="r", is_exact=True,
 )  # fmt: skip
 def layer_centroid_r(deposits: Deposits) -> FloatArray:
     """Energy-weighted mean of the radius, for polar layers."""
@@ -123,7 +123,7 @@ def layer_sparsity(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "brightest voxel's share of layers", symbol=r"E_{(1)}/E_{layer}", section="Cells",
+    "brightest voxel's share of layers", symbol=r"E_{(1)}/E_\mathrm{layer}", section="Cells",
     is_per_layer=True,
 )  # fmt: skip
 def layer_brightest_share(deposits: Deposits) -> FloatArray:
@@ -132,7 +132,7 @@ def layer_brightest_share(deposits: Deposits) -> FloatArray:
 
 
 @observable(
-    "second brightest voxel's share of layers", symbol=r"E_{(2)}/E_{layer}",
+    "second brightest voxel's share of layers", symbol=r"E_{(2)}/E_\mathrm{layer}",
     section="Cells", is_per_layer=True, is_headline=False,
 )  # fmt: skip
 def layer_second_share(deposits: Deposits) -> FloatArray:

@@ -78,6 +78,8 @@ def _settings_of(settings: Settings) -> dict[str, Any]:
         "allow_different_energies": settings.allow_different_energies,
         "classifier": protocols[0] if protocols else protocol_data(Protocol(num_runs=0)),
         "classifiers": protocols,
+        # Absent where nothing was asked for, so that results of older versions stay comparable.
+        **({"coarse": [cells.text for cells in settings.coarse]} if settings.coarse else {}),
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from calo_train.evaluation.distances import (
     Binning,
@@ -28,6 +29,7 @@ from calo_train.evaluation.results import ObservableResult
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from calo_train.evaluation.coarse_cosine import CoarseCells
     from calo_train.evaluation.deposits import FloatArray, Grid
     from calo_train.evaluation.table import ShowerTable
 
@@ -81,8 +83,12 @@ def automatic_binnings(table: ShowerTable, grid: Grid) -> dict[str, tuple[Binnin
     return found
 
 
-def compare_observables(pair: TablePair, binnings: Mapping[str, tuple[Binning, ...]]) -> Compared:
-    """Compare all observables that the detector has."""
+def compare_observables(
+    pair: TablePair,
+    binnings: Mapping[str, tuple[Binning, ...]],
+    coarse: Sequence[CoarseCells] = (),
+) -> Compared:
+    """Compare all observables that the detector has, and cosines inside coarse voxels."""
     headline: list[ObservableResult] = []
     details: list[ObservableResult] = []
     layers: list[ObservableResult] = []
@@ -93,7 +99,9 @@ def compare_observables(pair: TablePair, binnings: Mapping[str, tuple[Binning, .
         else:
             result = _compare(pair, observable, binnings[name][0]).result
         (headline if observable.is_headline else details).append(result)
-    return Compared((*headline, compare_spectrum(pair)), tuple(details), tuple(layers))
+    counted = [_compare_cosines(pair, cells) for cells in coarse]
+    headline += [*counted, compare_spectrum(pair)]
+    return Compared(tuple(headline), tuple(details), tuple(layers))
 
 
 def _compare(
@@ -154,17 +162,36 @@ def _compare_layers(
 
 def compare_spectrum(pair: TablePair) -> ObservableResult:
     """Compare the spectra of all voxels."""
-    reference, sample = pair.reference.spectrum, pair.sample.spectrum
-    totals = [counts.sum(axis=0, dtype=np.float64) for counts in (sample, reference)]
-    outside = [float(total[-1] / max(total.sum(), 1.0)) for total in totals]
-    return ObservableResult(
+    found = _compare_counts(pair.reference.spectrum, pair.sample.spectrum, pair.splits)
+    return replace(
+        found,
         name=SPECTRUM,
         title="cell energy spectrum",
         symbol=r"E_\mathrm{cell}",
         unit="MeV",
-        separation=repeated_spectrum(reference, sample, pair.splits).metric,
+    )
+
+
+def _compare_cosines(pair: TablePair, cells: CoarseCells) -> ObservableResult:
+    """Compare cosines inside coarse voxels; the shares outside are those of undefined ones."""
+    reference, sample = (
+        table.coarse_cosines[cells.name] for table in (pair.reference, pair.sample)
+    )
+    found = _compare_counts(reference, sample, pair.splits)
+    return replace(found, name=cells.name, title=cells.title, symbol=r"\rho")
+
+
+def _compare_counts(
+    reference: npt.NDArray[np.int32], sample: npt.NDArray[np.int32], splits: Sequence[Halves]
+) -> ObservableResult:
+    """Compare histograms with many entries a shower, (n, bins + 1), the last outside."""
+    totals = [counts.sum(axis=0, dtype=np.float64) for counts in (sample, reference)]
+    outside = [float(total[-1] / max(total.sum(), 1.0)) for total in totals]
+    return ObservableResult(
+        name="", title="", symbol="", unit="",
+        separation=repeated_spectrum(reference, sample, splits).metric,
         separation_all=separation_power(totals[0][:-1], totals[1][:-1]),
         num_bins=reference.shape[1] - 1,
         outside_sample=outside[0],
         outside_reference=outside[1],
-    )
+    )  # fmt: skip

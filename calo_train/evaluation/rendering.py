@@ -1,4 +1,8 @@
-"""Figures and tables as files and as parts of a page."""
+"""Figures and tables as files and as parts of a page.
+
+Drawing takes longer than all distances together, and holds Python's lock: figures are dealt out to
+processes, as many as torch has threads.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import base64
 import csv
 import io
 import logging
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from calo_train.evaluation.figures.gallery import ReportTable
@@ -23,6 +29,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
     "pdf": {"metadata": {"CreationDate": None}},  # equal inputs, equal file
 }
 _PIXELS_PER_INCH = 86  # two figures of 6.2 inches beside each other fill the page
+_FIGURES_PER_PROCESS = 8  # a process is up after about as long as two figures take
 _NUM_COLOURS = 255  # in the page; the file beside it keeps all
 
 
@@ -41,8 +48,8 @@ class Picture:
 
 def render_items(items: Iterable[Item]) -> tuple[list[Picture | ReportTable], dict[str, bytes]]:
     """Give what a page shows, and all files beside it by name."""
-    # It warns of the font's own dates when it embeds a subset (fontTools 4).
-    logging.getLogger("fontTools").setLevel(logging.ERROR)
+    items = list(items)
+    drawn = iter(_render_all([item for item in items if not isinstance(item, ReportTable)]))
     shown: list[Picture | ReportTable] = []
     files: dict[str, bytes] = {}
     for item in items:
@@ -50,10 +57,28 @@ def render_items(items: Iterable[Item]) -> tuple[list[Picture | ReportTable], di
             shown.append(item)
             files[f"{item.name}.csv"] = _as_csv(item.header, item.rows).encode()
         else:
-            rendered = render_figure(item)
-            shown.append(_picture(item, rendered[f"{item.name}.png"]))
+            picture, rendered = next(drawn)
+            shown.append(picture)
             files |= rendered
     return shown, files
+
+
+def _render_all(figures: Sequence[ReportFigure]) -> list[tuple[Picture, dict[str, bytes]]]:
+    """Render figures in their order, in several processes where that pays for starting them."""
+    import torch
+
+    num_processes = min(torch.get_num_threads(), len(figures) // _FIGURES_PER_PROCESS)
+    if num_processes < 2:
+        return [_render(figure) for figure in figures]
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as processes:
+        return list(processes.map(_render, figures))
+
+
+def _render(figure: ReportFigure) -> tuple[Picture, dict[str, bytes]]:
+    # It warns of the font's own dates when it embeds a subset (fontTools 4).
+    logging.getLogger("fontTools").setLevel(logging.ERROR)
+    files = render_figure(figure)
+    return _picture(figure, files[f"{figure.name}.png"]), files
 
 
 def render_figure(figure: ReportFigure) -> dict[str, bytes]:

@@ -13,7 +13,12 @@ from calo_train.evaluation.figures.events import DISPLAY_FIGURE
 from calo_train.evaluation.figures.style import incident_words
 from calo_train.evaluation.floor import Metric, verdict_of
 from calo_train.evaluation.rendering import Picture, render_items
-from calo_train.evaluation.words import significance_words, with_error
+from calo_train.evaluation.words import (
+    share_words,
+    significance_words,
+    three_digits,
+    with_error,
+)
 from calo_train.quantities import format_duration, format_energy
 
 if TYPE_CHECKING:
@@ -31,6 +36,15 @@ def write_report(folder: ReportFolder, evaluation: Evaluation, metrics: Mapping[
     shown, files = render_items(report_items(evaluation))
     folder.write(render_page(evaluation, metrics, shown), metrics, files)
     return folder.page
+
+
+def write_metrics(
+    folder: ReportFolder, evaluation: Evaluation, metrics: Mapping[str, Any]
+) -> Path:
+    """Write metrics.json without drawing anything; give its path."""
+    del evaluation  # of which figures would be drawn
+    folder.write_metrics(metrics)
+    return folder.metrics
 
 
 def render_page(
@@ -82,7 +96,8 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "metric": _metric_words,
-        "share": _share_words,
+        "share": share_words,
+        "digits": three_digits,
         "sigma": significance_words,
         "energy": format_energy,
         "duration": format_duration,
@@ -96,10 +111,6 @@ def _metric_words(metric: Metric, *, of_floor: bool = False) -> str:
     if of_floor:
         return with_error(metric.floor, metric.floor_error)
     return with_error(metric.value, metric.error)
-
-
-def _share_words(share: float) -> str:
-    return f"{100 * share:.2g} %" if share else "0"
 
 
 def _anchor(section: str) -> str:

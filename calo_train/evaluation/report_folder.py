@@ -14,7 +14,7 @@ from calo_train.errors import UsageError
 from calo_train.evaluation.metrics import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
 _FIGURE_SUFFIXES = (".png", ".pdf", ".csv")
@@ -57,6 +57,18 @@ class ReportFolder:
                 f"new would be {_words(metrics)}",
             )
 
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json alone; a page and figures of other inputs would belie it and go."""
+        found = self._existing_metrics()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if found is not None and inputs_of(found) != inputs_of(metrics):
+                self.page.unlink(missing_ok=True)
+                self._remove_figures(kept=())
+        except OSError as error:
+            raise machine_error(error, self.path) from error
+        write_text(self.metrics, as_json(metrics))
+
     def write(self, page: str, metrics: Mapping[str, Any], figures: Mapping[str, bytes]) -> None:
         """Write all files, figures first; remove figures that only an earlier report had."""
         try:
@@ -66,11 +78,14 @@ class ReportFolder:
         for name, content in figures.items():
             with replacing(self.figures / name) as temporary:
                 temporary.write_bytes(content)
-        for old in self.figures.iterdir():
-            if old.suffix in _FIGURE_SUFFIXES and old.name not in figures:
-                old.unlink()
+        self._remove_figures(kept=figures)
         write_text(self.metrics, as_json(metrics))
         write_text(self.page, page)
+
+    def _remove_figures(self, kept: Container[str]) -> None:
+        for old in self.figures.iterdir() if self.figures.is_dir() else ():
+            if old.suffix in _FIGURE_SUFFIXES and old.name not in kept:
+                old.unlink()
 
     def _existing_metrics(self) -> dict[str, Any] | None:
         try:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from calo_train.evaluation.classifiers.results import ClassifierResult, MultiResult
+    from calo_train.evaluation.coarse_cosine import CoarseCells
     from calo_train.evaluation.deposits import FloatArray, Grid
     from calo_train.evaluation.distances import Binning
     from calo_train.evaluation.further import FurtherDistances
@@ -30,6 +31,7 @@ class Settings:
     repetitions: int = 50
     classifiers: tuple[Protocol, ...] = (Protocol(),)
     allow_different_energies: bool = False
+    coarse: tuple[CoarseCells, ...] = ()  # voxels within which layers are compared
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import DataError
+from calo_train.evaluation.coarse_cosine import COSINE_BINS, CoarseCosine
 from calo_train.evaluation.deposits import (
     Deposits,
     FloatArray,
@@ -25,7 +26,7 @@ from calo_train.evaluation.spectrum import SpectrumBins
 from calo_train.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
 
     from calo_train.evaluation.shower_set import ShowerSet
@@ -55,7 +56,8 @@ class ShowerTable:
     """Columns (n,) or (n, k) of the valid showers of one set.
 
     `profiles` maps an axis name or `radius` to (n, bins) MeV; `spectrum` holds counts
-    (n, bins + 1), the last column above the last edge; `positions` are the rows that were kept.
+    (n, bins + 1), the last column above the last edge; `positions` are the rows that were kept;
+    `coarse_cosines` holds counts like `spectrum` of each choice of coarse voxels.
     """
 
     incident_energy: FloatArray
@@ -65,6 +67,7 @@ class ShowerTable:
     mean_energies: FloatArray  # (voxels,)
     positions: IndexArray
     health: ShowerHealth
+    coarse_cosines: Mapping[str, npt.NDArray[np.int32]]
 
     def __len__(self) -> int:
         return len(self.incident_energy)
@@ -77,7 +80,12 @@ class ShowerTable:
 
 
 def measure(
-    showers: ShowerSet, grid: Grid, *, threshold: float, spectrum: FloatArray
+    showers: ShowerSet,
+    grid: Grid,
+    *,
+    threshold: float,
+    spectrum: FloatArray,
+    coarse: Sequence[CoarseCosine] = (),
 ) -> ShowerTable:
     """Measure every valid shower of a set; invalid ones are counted and left out.
 
@@ -86,7 +94,8 @@ def measure(
     import torch
     from threadpoolctl import threadpool_limits
 
-    filling, health = _Filling.of(len(showers), grid, SpectrumBins(spectrum)), ShowerHealth()
+    filling = _Filling.of(len(showers), grid, SpectrumBins(spectrum), coarse)
+    health = ShowerHealth()
     with (
         Progress(f"observables of {showers.label}", len(showers), unit="showers") as progress,
         ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="observables") as threads,
@@ -116,10 +125,14 @@ class _Filling:
     profiles: dict[str, FloatArray]
     spectrum: npt.NDArray[np.int32]
     energy_sum: FloatArray
+    coarse: Sequence[CoarseCosine]
+    coarse_cosines: dict[str, npt.NDArray[np.int32]]
     stop: int = 0
 
     @classmethod
-    def of(cls, number: int, grid: Grid, spectrum_bins: SpectrumBins) -> _Filling:
+    def of(
+        cls, number: int, grid: Grid, spectrum_bins: SpectrumBins, coarse: Sequence[CoarseCosine]
+    ) -> _Filling:
         return cls(
             grid,
             spectrum_bins,
@@ -129,6 +142,11 @@ class _Filling:
             {name: np.empty((number, entry.num_bins)) for name, entry in grid.profiles.items()},
             np.empty((number, len(spectrum_bins.edges)), dtype=np.int32),
             np.zeros(grid.geometry.num_voxels),
+            coarse,
+            {
+                entry.cells.name: np.empty((number, COSINE_BINS + 1), dtype=np.int32)
+                for entry in coarse
+            },
         )
 
     def add(self, showers: Showers, threshold: float, threads: Executor) -> None:
@@ -157,6 +175,8 @@ class _Filling:
         for name, profile in self.profiles.items():
             profile[rows] = deposits.profile(name)
         self.spectrum[rows] = deposits.spectrum_counts
+        for entry in self.coarse:
+            self.coarse_cosines[entry.cells.name][rows] = entry.counts(deposits.energies)
 
     def table(self, health: ShowerHealth) -> ShowerTable:
         """Give what was filled."""
@@ -171,6 +191,7 @@ class _Filling:
             mean_energies=self.energy_sum / max(self.stop, 1),
             positions=self.positions[filled],
             health=health,
+            coarse_cosines={name: column[filled] for name, column in self.coarse_cosines.items()},
         )
 
 

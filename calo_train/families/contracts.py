@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from calo_train.geometry import Geometry
+    from calo_train.geometry import Geometry, Regrouping
+    from calo_train.nn.distillation import DistillationInput
     from calo_train.showers.statistics import ShowerStatistics
 
 SCHEDULES = (
@@ -123,6 +124,7 @@ class Stage(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    rows_per_shower: int = 1  # that a part sees of each shower; the work to be done grows with it
     training: TrainingSettings
     part_names: tuple[str, ...]
 
@@ -141,7 +143,7 @@ class Stage(ABC):
     @abstractmethod
     def inputs(
         self, batch: ShowerBatch, parts: Sequence[int], random: torch.Generator
-    ) -> Callable[[int], PartInput]:
+    ) -> Callable[[int], PartInput | DistillationInput]:
         """Prepare a batch once for all `parts` and give a function part index -> its input.
 
         What is drawn from `random` must not depend on `parts`, so that a part is trained alike in
@@ -193,6 +195,30 @@ class Sampler(ABC):
         """
 
 
+@dataclass(frozen=True)
+class CoarseTile:
+    """Coarse showers of a tile, given from elsewhere: energies (tile, coarse voxels) in MeV.
+
+    `layer_energies` (tile, layers) are the energies of the fine layers where they are known.
+    """
+
+    energies: Tensor
+    layer_energies: Tensor | None
+
+
+class Refiner(ABC):
+    """Trained parts ready to refine given coarse showers; otherwise as a `Sampler`."""
+
+    tile: int
+    num_normals: int
+
+    @abstractmethod
+    def refine(
+        self, normals: Tensor, conditions: Mapping[str, Tensor], coarse: CoarseTile
+    ) -> DrawnTile:
+        """Draw the fine showers of a full tile of coarse ones, from normals as a sampler."""
+
+
 class Family(ABC):
     """Hyperparameters of a family, as dataclass fields, and the answers that follow from them.
 
@@ -207,6 +233,10 @@ class Family(ABC):
     @abstractmethod
     def require_describable(self, geometry: Geometry, conditions: Sequence[str]) -> None:
         """Raise UsageError, naming a family that can, unless this detector can be described."""
+
+    def voxel_groups(self, geometry: Geometry) -> Mapping[str, Regrouping]:  # noqa: ARG002
+        """Name kinds of groups of voxels whose largest sum the preprocessing needs."""
+        return {}
 
     @abstractmethod
     def require_statistics(self, geometry: Geometry, statistics: ShowerStatistics) -> None:
@@ -230,6 +260,32 @@ class Family(ABC):
         device: torch.device,
     ) -> Sampler:
         """Build the sampler from the weights of all parts, `stage/part` -> state dict."""
+
+    def coarse_geometry(self, geometry: Geometry) -> tuple[Geometry, Regrouping]:  # noqa: ARG002
+        """Give the detector of the coarse showers that this family refines, and how it sums
+        voxels; UsageError where it refines none.
+        """
+        raise self._refines_nothing()
+
+    def build_refiner(
+        self,
+        geometry: Geometry,  # noqa: ARG002
+        statistics: ShowerStatistics,  # noqa: ARG002
+        threshold: float,  # noqa: ARG002
+        parts: Mapping[str, Mapping[str, Tensor]],  # noqa: ARG002
+        *,
+        dtype: torch.dtype,  # noqa: ARG002
+        device: torch.device,  # noqa: ARG002
+    ) -> Refiner:
+        """Build what refines showers on `coarse_geometry`; UsageError where nothing does."""
+        raise self._refines_nothing()
+
+    def _refines_nothing(self) -> UsageError:
+        return UsageError(
+            f"{type(self).__name__} does not refine coarse showers",
+            where="--coarse",
+            do="leave the option out, or give a generator of model=supercalo",
+        )
 
     def drawn_by(self, sampler: str) -> Family:
         """Give this family with another of its samplers; UsageError where it has no such one."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def apply_threshold(energies: Tensor, threshold: float) -> Tensor:
-    """Set what the readout does not see (energy < threshold) to zero."""
-    return torch.where(energies >= threshold, energies, 0.0)
+    """Set what the readout does not see (energy < threshold) to zero; NaN stays."""
+    return torch.where(energies < threshold, 0.0, energies)
 
 
 def layer_sums(energies: Tensor, geometry: Geometry) -> Tensor:

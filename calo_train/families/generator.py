@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from calo_train.families.contracts import Family, Sampler
+    from calo_train.families.contracts import Family, Refiner, Sampler
 
 FORMAT = "calo-train generator"
 FORMAT_VERSION = 1
@@ -61,6 +61,17 @@ class Generator:
     def sampler(self, *, dtype: torch.dtype, device: torch.device) -> Sampler:
         """Build the family's sampler with these parts."""
         return self.family.build_sampler(
+            self.geometry,
+            self.statistics,
+            self.threshold,
+            self.parts,
+            dtype=dtype,
+            device=device,
+        )
+
+    def refiner(self, *, dtype: torch.dtype, device: torch.device) -> Refiner:
+        """Build the family's refiner of given coarse showers with these parts."""
+        return self.family.build_refiner(
             self.geometry,
             self.statistics,
             self.threshold,

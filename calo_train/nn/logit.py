@@ -24,3 +24,8 @@ def logit(share: Tensor) -> Tensor:
 def inverse_logit(features: Tensor) -> Tensor:
     """Undo `logit`; beyond its range the share is clipped to [0, 1]."""
     return ((torch.sigmoid(features) - ALPHA) / (1 - 2 * ALPHA)).clamp(0.0, 1.0)
+
+
+def count_clipped(features: Tensor) -> Tensor:
+    """Count features (n, ...) beyond the logit of a share in [0, 1] in each row, (n,)."""
+    return (features.abs() > LOGIT_END).flatten(1).sum(dim=1, dtype=torch.int32)

@@ -103,6 +103,8 @@ def draw_to_file(
         *(f"extrapolated: {words}" for words in outside),
         *(f"interpolated: {words}" for words in between),
     )
+    if request.coarse is not None:
+        notes += request.coarse.notes(request.num_showers)
     provenance = {
         **_provenance(generator, request, computing),
         "is_extrapolated": bool(outside),

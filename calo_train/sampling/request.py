@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import UsageError, nearest_names
+from calo_train.kernels.noise import CONDITIONS, uniforms
 from calo_train.quantities import Spectrum, discrete_spectrum, format_energy
-from calo_train.sampling.noise import CONDITIONS, uniforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from calo_train.families.generator import Generator
+    from calo_train.sampling.coarse_showers import CoarseShowers
 
 FloatArray = npt.NDArray[np.float64]
 _DOMAIN_SLACK = 0.01  # of its width: a finite training sample does not reach the ends of its law
@@ -41,7 +42,10 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class SampleRequest:
-    """A request; each condition follows a law or is given shower by shower, in house units."""
+    """A request; each condition follows a law or is given shower by shower, in house units.
+
+    With `coarse`, these coarse showers are refined; otherwise showers are drawn.
+    """
 
     num_showers: int
     laws: Mapping[str, Spectrum] = field(default_factory=dict)
@@ -49,6 +53,7 @@ class SampleRequest:
     seed: int = 0
     shard: Shard = field(default_factory=Shard)
     is_extrapolating: bool = False
+    coarse: CoarseShowers | None = None
 
     def __post_init__(self) -> None:
         if self.num_showers < 0:
@@ -89,7 +94,7 @@ class SampleRequest:
         exact = {
             name: self.given[name][index]
             if name in self.given
-            else _quantiles(self.laws[name], uniform[:, column])
+            else self.laws[name].quantiles(uniform[:, column])
             for column, name in enumerate(names)
         }
         return {
@@ -107,7 +112,8 @@ class SampleRequest:
             name: hashlib.sha256(values.tobytes()).hexdigest()
             for name, values in sorted(self.given.items())
         }
-        return {"num_showers": self.num_showers, "seed": self.seed, "laws": laws, "given": given}
+        asked = {"num_showers": self.num_showers, "seed": self.seed, "laws": laws, "given": given}
+        return asked if self.coarse is None else asked | {"coarse": self.coarse.fingerprint()}
 
     def as_text(self) -> str:
         """Give `describe` as one line."""
@@ -235,13 +241,3 @@ def _extremes(request: SampleRequest, name: str) -> tuple[float, float]:
     if name in request.laws:
         return request.laws[name].low, request.laws[name].high
     return float(request.given[name].min()), float(request.given[name].max())
-
-
-def _quantiles(law: Spectrum, uniform: FloatArray) -> FloatArray:
-    if law.values:
-        index = np.minimum((uniform * len(law.values)).astype(int), len(law.values) - 1)
-        chosen: FloatArray = np.asarray(law.values)[index]
-        return chosen
-    if law.is_logarithmic:
-        return law.low * (law.high / law.low) ** uniform
-    return law.low + (law.high - law.low) * uniform

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import torch
 
 from calo_train.errors import DivergedError
+from calo_train.families.contracts import Refiner
+from calo_train.kernels.noise import normals
 from calo_train.quantities import format_energy
-from calo_train.sampling.noise import normals
 from calo_train.sampling.tile_store import Tile, TileStore
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
-    from calo_train.families.contracts import Sampler
+    from calo_train.families.contracts import DrawnTile, Sampler
     from calo_train.families.generator import Generator
     from calo_train.sampling.request import SampleRequest
 
@@ -57,7 +58,7 @@ class Drawing:
 class TileMaker:
     """Draws single tiles of a request."""
 
-    def __init__(self, sampler: Sampler, request: SampleRequest) -> None:
+    def __init__(self, sampler: Sampler | Refiner, request: SampleRequest) -> None:
         self._sampler = sampler
         self._request = request
 
@@ -66,11 +67,7 @@ class TileMaker:
         request, sampler = self._request, self._sampler
         start = number * sampler.tile
         conditions = request.conditions(start, sampler.tile)
-        base_noise = normals(request.seed, start, sampler.tile, sampler.num_normals)
-        drawn = sampler.draw(
-            torch.from_numpy(base_noise),
-            {name: torch.from_numpy(values) for name, values in conditions.items()},
-        )
+        drawn = self._drawn(start, conditions)
         first, end = request.rows
         wanted = slice(max(first - start, 0), min(end - start, sampler.tile))
         energies = drawn.energies[wanted].cpu().numpy().astype(np.float32, copy=False)
@@ -79,6 +76,19 @@ class TileMaker:
         )
         repairs = {name: int(counts[wanted].sum()) for name, counts in drawn.repairs.items()}
         return Tile(number, start + wanted.start, energies, repairs)
+
+    def _drawn(self, start: int, conditions: dict[str, npt.NDArray[np.float64]]) -> DrawnTile:
+        """Draw, or refine the coarse showers of, a full tile."""
+        request, sampler = self._request, self._sampler
+        base_noise = torch.from_numpy(
+            normals(request.seed, start, sampler.tile, sampler.num_normals)
+        )
+        columns = {name: torch.from_numpy(values) for name, values in conditions.items()}
+        if isinstance(sampler, Refiner):
+            assert request.coarse is not None
+            coarse = request.coarse.tile(start, sampler.tile)
+            return sampler.refine(base_noise, columns, coarse)
+        return sampler.draw(base_noise, columns)
 
     def _require_physical(
         self,
@@ -122,7 +132,9 @@ def draw_tiles(drawing: Drawing, numbers: Sequence[int]) -> GeneratorType[int]:
     computing = drawing.computing
     # A GPU is fed from one thread: tiles on it would only wait for each other.
     num_threads = computing.num_threads if computing.device.type == "cpu" else 1
-    sampler = drawing.generator.sampler(dtype=computing.dtype, device=computing.device)
+    generator = drawing.generator
+    build = generator.sampler if drawing.request.coarse is None else generator.refiner
+    sampler = build(dtype=computing.dtype, device=computing.device)
     maker = TileMaker(sampler, drawing.request)
 
     def draw(number: int) -> int:

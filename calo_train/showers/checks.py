@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from calo_train.quantities import Spectrum
     from calo_train.showers.dataset import DatasetConfig
-    from calo_train.showers.layouts import ShowerFile
+    from calo_train.showers.layouts import ShowerRows
     from calo_train.showers.showers import FloatArray, Showers
     from calo_train.showers.source import ShowerSource
 
@@ -52,7 +52,7 @@ class _Found:
 class _Totals:
     """What units are judged by, over the good showers of one file; energies in MeV."""
 
-    file: ShowerFile
+    file: ShowerRows
     num_showers: int = 0
     visible: float = 0.0
     incident: float = 0.0
@@ -87,7 +87,7 @@ class CheckedPass:
         self._config = config
         self._spectrum = config.energy_spectrum
         self._kept: list[IndexArray] = []
-        self._leaves_range: ShowerFile | None = None
+        self._leaves_range: ShowerRows | None = None
 
     def blocks(self) -> Iterator[tuple[IndexArray, Showers]]:
         """Yield the rows and showers of each block that are good.
@@ -256,7 +256,7 @@ def _likely_unit(ratio: float, read_as: str) -> str | None:
     return _UNITS[index] if steps and is_near and 0 <= index < len(_UNITS) else None
 
 
-def _convert(file: ShowerFile, config: DatasetConfig, flag: str, unit: str) -> str:
+def _convert(file: ShowerRows, config: DatasetConfig, flag: str, unit: str) -> str:
     dataset = "" if file.geometry is not None else f" --dataset {quote(config.name)}"
     target = file.path.with_name(f"{file.path.stem}_converted.h5")
     return (

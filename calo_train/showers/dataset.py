@@ -11,11 +11,15 @@ from calo_train.geometry import geometry_from_mapping
 from calo_train.quantities import Spectrum, parse_quantity, parse_spectrum
 from calo_train.showers.layouts import layout_named
 from calo_train.showers.paths import expand_paths
+from calo_train.showers.simulator import SimulatorConfig  # noqa: TC001 - settings read the hints
+from calo_train.showers.simulator.origin import SIMULATION_NOTE
 from calo_train.showers.source import Crop, ShowerSource, open_paths
 
 if TYPE_CHECKING:
     from calo_train.geometry import Geometry
+    from calo_train.showers.simulator.simulated import SimulatedShowers
 
+SOURCES = ("files", "simulated")
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +36,10 @@ class DatasetConfig:
     """Which detector and which files; `conf/dataset` explains each value."""
 
     name: str
-    path: Any
+    path: Any = None
+    source: str = "files"
+    n_showers: int | None = None
+    simulator: SimulatorConfig | None = None
     geometry: dict[str, Any] | None = None
     description: str = ""
     crop: CropConfig | None = None
@@ -52,6 +59,12 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         layout_named(self.layout)
+        if self.source not in SOURCES:
+            raise UsageError(
+                f"source={self.source} is unknown",
+                where="dataset.source",
+                do=f"use one of {', '.join(SOURCES)}",
+            )
         if self.invalid_showers not in ("refuse", "drop"):
             raise UsageError(
                 f"invalid_showers={self.invalid_showers} is unknown",
@@ -108,6 +121,24 @@ class DatasetConfig:
         return Crop(parent, {name: (first, end) for name, (first, end) in ends.items()})
 
     @property
+    def contents(self) -> str:
+        """Say what the showers are."""
+        if self.source == "simulated":
+            return f"parametrised showers on the detector of: {self.description}"
+        return self.description
+
+    @property
+    def num_simulated(self) -> int:
+        """Number of showers to simulate."""
+        if self.n_showers is None or self.n_showers < 1:
+            raise UsageError(
+                f"dataset.n_showers={self.n_showers} is no number of showers",
+                where="dataset.n_showers",
+                do="say how many to simulate, such as dataset.n_showers=10000",
+            )
+        return self.n_showers
+
+    @property
     def patterns(self) -> list[str]:
         """`path` as a list of file names, globs and `embedded:` names."""
         given = [self.path] if isinstance(self.path, str) else list(self.path or [])
@@ -121,11 +152,39 @@ class DatasetConfig:
 
 
 def open_dataset(config: DatasetConfig) -> ShowerSource:
-    """Open the files of a data set; DataError when one is missing or of another detector."""
+    """Open the files of a data set, or simulate it where it says so.
+
+    DataError when a file is missing or of another detector.
+    """
+    if config.source == "simulated":
+        rows = simulated_showers(config, config.num_simulated)
+        return ShowerSource([rows], rows.detector)
     paths = expand_paths(config.patterns, where=f"dataset.path of {config.name}")
     source = open_paths(paths, geometry=config.detector, crop=config.core)
     _log_stored_type(source)
     return source
+
+
+def simulated_showers(config: DatasetConfig, num_showers: int) -> SimulatedShowers:
+    """Give so many showers of the parametrisation on a data set's detector and energies."""
+    # Imported here: a training is configured before numbers are needed.
+    from calo_train.showers.simulator.simulated import SimulatedShowers
+
+    geometry, energies = config.detector, config.energy_spectrum
+    if config.simulator is None or geometry is None:
+        raise UsageError(
+            f"{config.name} does not say of what matter its layers are",
+            where="dataset.simulator, dataset.geometry",
+            do="choose a data set with both, such as ild_photons_core",
+        )
+    if energies is None:
+        raise UsageError(
+            f"{config.name} does not say its incident energies",
+            where="dataset.energy_range",
+            do="give them, such as dataset.energy_range=10:100GeV or --energy 10:100GeV",
+        )
+    _log.warning("%s: %s", config.name, SIMULATION_NOTE)
+    return SimulatedShowers(geometry, config.simulator, energies, num_showers)
 
 
 def _log_stored_type(source: ShowerSource) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from calo_train.geometry import Geometry
-    from calo_train.showers.layouts import ShowerFile
+    from calo_train.showers.layouts import ShowerRows
 
 _CELL = re.compile(r"\s*([\d.]+)\s*x\s*([\d.]+)\s*")
 _PROBED_SHOWERS = 64  # of a point cloud
@@ -34,7 +34,7 @@ _SHARE_INSIDE = 0.9  # of their energy that a fitting detector holds; a core hol
 _CELL_RTOL = 1e-3  # attributes are decimal text for people
 
 
-def first_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+def first_difference(geometry: Geometry, file: ShowerRows) -> str | None:
     """Say where a file first departs from a detector, expected against found, or None."""
     if file.geometry is not None:
         return geometry.difference(file.geometry)
@@ -50,7 +50,7 @@ def first_difference(geometry: Geometry, file: ShowerFile) -> str | None:
     return None
 
 
-def refuse(file: ShowerFile, geometry: Geometry, parent: Geometry | None) -> GeometryMismatch:
+def refuse(file: ShowerRows, geometry: Geometry, parent: Geometry | None) -> GeometryMismatch:
     """Describe both detectors and the first difference, and name configured ones that fit."""
     also = f" (or its parent {parent.describe()})" if parent is not None else ""
     return GeometryMismatch(
@@ -61,7 +61,7 @@ def refuse(file: ShowerFile, geometry: Geometry, parent: Geometry | None) -> Geo
     )
 
 
-def fitting_words(file: ShowerFile) -> str:
+def fitting_words(file: ShowerRows) -> str:
     """Say which configured data sets and geometries this file fits."""
     datasets, geometries = fitting_datasets(file), fitting_geometries(file)
     if datasets:
@@ -71,7 +71,7 @@ def fitting_words(file: ShowerFile) -> str:
     return "no data set or geometry under conf/ fits this file"
 
 
-def fitting_geometries(file: ShowerFile) -> list[str]:
+def fitting_geometries(file: ShowerRows) -> list[str]:
     """Name the detectors of `conf/geometry` that a file fits."""
     detectors = {
         name: geometry_from_mapping(mapping, where=name)
@@ -85,7 +85,7 @@ def fitting_geometries(file: ShowerFile) -> list[str]:
     ]
 
 
-def fitting_datasets(file: ShowerFile) -> list[str]:
+def fitting_datasets(file: ShowerRows) -> list[str]:
     """Name the data sets of `conf/dataset` whose detector, or its parent, a file fits."""
     fits = set(fitting_geometries(file))
     return [
@@ -134,7 +134,7 @@ def _layers_difference(geometry: Geometry, grids: tuple[tuple[int, ...], ...]) -
     return None
 
 
-def _point_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+def _point_difference(geometry: Geometry, file: ShowerRows) -> str | None:
     """Say when points of the first showers lie beyond the layers, or many beside the cells."""
     if not holds_points(geometry):
         return "axes that have no place in x and y against points"
@@ -146,7 +146,7 @@ def _point_difference(geometry: Geometry, file: ShowerFile) -> str | None:
     return None
 
 
-def points_inside(geometry: Geometry, file: ShowerFile) -> tuple[int, float]:
+def points_inside(geometry: Geometry, file: ShowerRows) -> tuple[int, float]:
     """Give the layers that points of the first showers reach and the share of energy in voxels."""
     rows = file.read_points(0, min(file.num_showers, _PROBED_SHOWERS))
     points = np.concatenate(rows) if rows else np.empty((0, file.columns.point_size))
@@ -158,7 +158,7 @@ def points_inside(geometry: Geometry, file: ShowerFile) -> tuple[int, float]:
     return int(layers_of_points(points).max()) + 1, inside / whole
 
 
-def _has_its_cells(geometry: Geometry, file: ShowerFile) -> bool:
+def _has_its_cells(geometry: Geometry, file: ShowerRows) -> bool:
     """Say whether points look like the cells of a detector: all layers, one point a voxel."""
     layers, _ = points_inside(geometry, file)
     rows = file.read_points(0, min(file.num_showers, _PROBED_SHOWERS))
@@ -167,7 +167,7 @@ def _has_its_cells(geometry: Geometry, file: ShowerFile) -> bool:
     return layers == geometry.num_layers and all(len(np.unique(v)) == len(v) for v in hit)
 
 
-def _attribute_difference(geometry: Geometry, file: ShowerFile) -> str | None:
+def _attribute_difference(geometry: Geometry, file: ShowerRows) -> str | None:
     """Compare what the file says of its axes: `shower,layer(z),x,y` and `5x5` mm."""
     stored = file.columns.attributes.get(file.key_of(), {})
     axes = geometry.layers[0].axes

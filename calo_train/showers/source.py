@@ -19,7 +19,7 @@ from calo_train.showers.fitting import (
     points_inside,
     refuse,
 )
-from calo_train.showers.layouts import ShowerFile, Units, open_file
+from calo_train.showers.layouts import ShowerRows, Units, open_file
 from calo_train.showers.showers import Showers, concatenate
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Crop:
 class FileRows:
     """A file of a source: which rows of the whole it holds, and how its showers are cut."""
 
-    file: ShowerFile
+    file: ShowerRows
     first_row: int
     geometry: Geometry  # of the file
     regrouping: Regrouping | None  # to the source's geometry; None where it is the same
@@ -64,7 +64,7 @@ class ShowerSource:
     """Rows of one or several files, in order, on one geometry; a context manager."""
 
     def __init__(
-        self, files: Sequence[ShowerFile], geometry: Geometry, crop: Crop | None = None
+        self, files: Sequence[ShowerRows], geometry: Geometry, crop: Crop | None = None
     ) -> None:
         self.geometry = geometry
         self.parts: tuple[FileRows, ...] = ()
@@ -76,7 +76,7 @@ class ShowerSource:
         self._require_showers()
 
     @property
-    def files(self) -> tuple[ShowerFile, ...]:
+    def files(self) -> tuple[ShowerRows, ...]:
         return tuple(part.file for part in self.parts)
 
     @property
@@ -97,6 +97,11 @@ class ShowerSource:
         """Say what the first file tells of its origin: generator and particle."""
         known = (self.attributes.get(name) for name in ("generator", "particle"))
         return ", ".join(str(words) for words in known if words)
+
+    @property
+    def recipe(self) -> str:
+        """What decides simulated showers; empty for those of files."""
+        return "".join(file.recipe for file in self.files)
 
     @property
     def row_bytes(self) -> int:
@@ -135,7 +140,7 @@ class ShowerSource:
             for start in range(part.first_row, part.end_row, step):
                 yield start, min(start + step, part.end_row)
 
-    def locate(self, row: int) -> tuple[ShowerFile, int]:
+    def locate(self, row: int) -> tuple[ShowerRows, int]:
         """Give the file of a row and its row number there."""
         part = next(part for part in self.parts if row < part.end_row)
         return part.file, row - part.first_row
@@ -144,9 +149,13 @@ class ShowerSource:
         """Hash what the showers are: all conditions, and energies spread over all rows.
 
         Equal for copies under other names, in other layouts or recompressed. Energies enter fully
-        up to 32 MiB decoded; beyond that blocks of rows, evenly spaced, stand for all.
+        up to 32 MiB decoded; beyond that blocks of rows, evenly spaced, stand for all. Of
+        simulated showers it is the recipe: another processor may round their last bits otherwise.
         """
         digest = hashlib.sha256(f"{self.geometry.layer_shapes} {self.num_showers}".encode())
+        if self.recipe:
+            digest.update(self.recipe.encode())
+            return digest.hexdigest()
         for part in self.parts:
             for start in range(0, part.file.num_showers, _CONDITION_ROWS):
                 stop = min(start + _CONDITION_ROWS, part.file.num_showers)
@@ -208,7 +217,7 @@ def open_paths(
     units: Units | None = None,
 ) -> ShowerSource:
     """Open files as one source; without a geometry they must describe their detector."""
-    files: list[ShowerFile] = []
+    files: list[ShowerRows] = []
     try:
         for path in paths:
             files.append(open_file(Path(path).expanduser(), units=units))  # noqa: PERF401 - all files so far are closed on an error
@@ -219,7 +228,7 @@ def open_paths(
         raise
 
 
-def _own_geometry(file: ShowerFile) -> Geometry:
+def _own_geometry(file: ShowerRows) -> Geometry:
     if file.geometry is not None:
         return file.geometry
     raise DataError(
@@ -229,7 +238,7 @@ def _own_geometry(file: ShowerFile) -> Geometry:
     )
 
 
-def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None) -> FileRows:
+def _fit(file: ShowerRows, first_row: int, geometry: Geometry, crop: Crop | None) -> FileRows:
     if first_difference(geometry, file) is None:
         _log_outside(file, geometry)
         return FileRows(file, first_row, geometry, None)
@@ -243,7 +252,7 @@ def _fit(file: ShowerFile, first_row: int, geometry: Geometry, crop: Crop | None
     return FileRows(file, first_row, crop.parent, regrouping)
 
 
-def _log_outside(file: ShowerFile, geometry: Geometry) -> None:
+def _log_outside(file: ShowerRows, geometry: Geometry) -> None:
     """Say what share of a point cloud's energy lies in no voxel, in its first showers."""
     if file.columns.has_points:
         _, inside = points_inside(geometry, file)
@@ -257,7 +266,7 @@ def _log_outside(file: ShowerFile, geometry: Geometry) -> None:
             )
 
 
-def _log_crop(file: ShowerFile, crop: Crop, regrouping: Regrouping) -> None:
+def _log_crop(file: ShowerRows, crop: Crop, regrouping: Regrouping) -> None:
     """Say which cells of a file are kept, and what share of energy in its first showers."""
     energies = file.read(0, min(file.num_showers, _CROP_PROBE_ROWS), crop.parent).energies
     whole = float(energies.sum(dtype=np.float64))

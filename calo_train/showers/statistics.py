@@ -16,7 +16,7 @@ from calo_train.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from calo_train.geometry import Geometry
+    from calo_train.geometry import Geometry, Regrouping
     from calo_train.showers.showers import FloatArray, Showers
 
 _Values = npt.NDArray[np.float32] | None  # None: too many to be listed
@@ -36,6 +36,8 @@ class ShowerStatistics:
     condition_range: dict[str, tuple[float, float]]  # the trained domain
     # Rising values of conditions that take few, as in CaloChallenge data set 1; others are absent.
     condition_values: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    visible_fraction_max: float = 0.0  # largest visible over incident energy of a shower
+    group_max: dict[str, float] = field(default_factory=dict)  # largest sum, by kind of group
 
     def to_mapping(self) -> dict[str, Any]:
         """Give plain numbers and lists for yaml."""
@@ -68,6 +70,10 @@ class ShowerStatistics:
                     str(name): tuple(float(value) for value in values)
                     for name, values in mapping.get("condition_values", {}).items()
                 },
+                visible_fraction_max=float(mapping.get("visible_fraction_max", 0.0)),  # likewise
+                group_max={
+                    str(name): float(value) for name, value in mapping.get("group_max", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -77,14 +83,22 @@ class ShowerStatistics:
             ) from error
 
 
-def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerStatistics:
-    """Gather the statistics of checked showers in one pass over blocks of them."""
+def gather_statistics(
+    blocks: Iterable[Showers],
+    geometry: Geometry,
+    groups: Mapping[str, Regrouping] | None = None,
+) -> ShowerStatistics:
+    """Gather the statistics of checked showers in one pass over blocks of them.
+
+    `groups` names kinds of groups of voxels whose largest sum is wanted beside those of layers.
+    """
     num_showers = num_empty = 0
     voxel_max = np.zeros(geometry.num_layers)
     layer_max = np.zeros(geometry.num_layers)
-    visible_sum = incident_sum = 0.0
+    visible_sum = incident_sum = fraction_max = 0.0
     ranges: dict[str, tuple[float, float]] = {}
     found: dict[str, _Values] = {}
+    group_max = dict.fromkeys(groups or {}, 0.0)
     starts = [piece.start for piece in geometry.layer_slices]
     for showers in blocks:
         energies = showers.energies
@@ -94,8 +108,13 @@ def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerSt
         num_empty += int(np.count_nonzero(visible == 0))
         voxel_max = np.maximum(voxel_max, np.maximum.reduceat(energies.max(axis=0), starts))
         layer_max = np.maximum(layer_max, layer_energies.max(axis=0))
+        for name, regrouping in (groups or {}).items():
+            group_max[name] = max(group_max[name], float(regrouping.apply(energies).max()))
         visible_sum += float(visible.sum())
-        incident_sum += float(showers.conditions["incident_energy"].sum(dtype=np.float64))
+        incident = showers.conditions["incident_energy"].astype(np.float64)
+        incident_sum += float(incident.sum())
+        fractions = np.divide(visible, incident, out=np.zeros_like(visible), where=incident > 0)
+        fraction_max = max(fraction_max, float(fractions.max()))
         for name, values in showers.conditions.items():
             low, high = ranges.get(name, (np.inf, -np.inf))
             ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
@@ -106,12 +125,14 @@ def gather_statistics(blocks: Iterable[Showers], geometry: Geometry) -> ShowerSt
         voxel_max=tuple(voxel_max.tolist()),
         layer_energy_max=tuple(layer_max.tolist()),
         visible_fraction=visible_sum / incident_sum if incident_sum > 0 else 0.0,
+        visible_fraction_max=fraction_max,
         condition_range=ranges,
         condition_values={
             name: tuple(values.tolist())
             for name, values in found.items()
             if values is not None and _ROWS_A_VALUE * len(values) <= num_showers
         },
+        group_max=group_max,
     )
 
 

@@ -8,7 +8,8 @@ all prepare the whole batch, with the same noise, and each computes its share of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from calo_train.families.contracts import PartInput, ShowerBatch
+from calo_train.nn.distillation import DistillationInput
 from calo_train.showers.rounding import undo_rounding
 from calo_train.showers.symmetries import symmetry_images
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from calo_train.geometry import Geometry
     from calo_train.showers.showers import Showers
     from calo_train.showers.stream import BatchStream
+
+Input = TypeVar("Input", bound=PartInput | DistillationInput)
 
 _DEVICE_SHARE = 0.4  # of the free GPU memory may hold the data set
 
@@ -95,17 +99,21 @@ class DeviceBatches:
         return _stored(stream.showers, stream.rows, stream.mantissa_bits, device=self._device)
 
 
-def share_of(whole: PartInput, rank: int, world: int) -> PartInput:
-    """Give what process `rank` of `world` computes: every shower of the batch in one of them."""
+def share_of(whole: Input, rank: int, world: int) -> Input:
+    """Give what process `rank` of `world` computes: every shower of the batch in one of them.
+
+    The rows of a shower, one after the other in every tensor of an input, stay together.
+    """
     if world == 1:
         return whole
 
     def cut(values: Tensor) -> Tensor:
-        by_shower = values.view(-1, whole.rows_per_shower, *values.shape[1:])
+        by_shower = values.reshape(-1, whole.rows_per_shower, *values.shape[1:])
         return by_shower[rank::world].reshape(-1, *values.shape[1:])
 
-    context = None if whole.context is None else cut(whole.context)
-    return PartInput(cut(whole.features), context, whole.rows_per_shower)
+    tensors = {name: value for name, value in vars(whole).items() if isinstance(value, Tensor)}
+    shares: dict[str, Any] = {name: cut(value) for name, value in tensors.items()}
+    return replace(whole, **shares)
 
 
 class BatchPreparation:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from omegaconf import DictConfig
+
 ROOT_CONFIG = "train"
 
 
@@ -41,6 +43,7 @@ def compose_config(overrides: Sequence[str], *, config_dir: Path | None = None) 
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         try:
             config = compose(ROOT_CONFIG, [*quote_paths(overrides), *search])
+            _spare_path(config)
             resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except OverrideParseException as error:
             raise _unreadable(error, overrides) from error
@@ -57,6 +60,13 @@ def compose_config(overrides: Sequence[str], *, config_dir: Path | None = None) 
 def composed_run(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunConfig:
     """Compose and check the configuration of a training."""
     return check_config(compose_config(overrides, config_dir=config_dir))
+
+
+def _spare_path(config: DictConfig) -> None:
+    """Ask for no file where showers are simulated."""
+    dataset = config.get("dataset")
+    if dataset is not None and dataset.get("source") == "simulated":
+        dataset.path = None
 
 
 def _quoted(folder: Path) -> str:

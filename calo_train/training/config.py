@@ -6,6 +6,8 @@ are refused here, in under a second.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +22,14 @@ from calo_train.showers.dataset import DatasetConfig
 if TYPE_CHECKING:
     from calo_train.families.contracts import Family
 
-_TOP_KEYS = ("dataset", "model", "trainer", "logger", "name", "runs_folder", "seed", "only",
-             "restart", "dry_run")  # fmt: skip
-_NEEDED_KEYS = ("dataset", "model", "trainer", "logger", "name", "runs_folder", "seed", "only",
-                "restart", "dry_run")  # fmt: skip
+_TOP_KEYS = ("dataset", "model", "trainer", "logger", "launcher", "name", "runs_folder", "seed",
+             "only", "restart", "dry_run")  # fmt: skip
+# Runs from before there were launchers have recorded none.
+_NEEDED_KEYS = tuple(key for key in _TOP_KEYS if key != "launcher")
 # Keys that may change when a run goes on: they do not enter what is trained.
-FREE_KEYS = ("trainer", "logger", "only", "restart", "dry_run", "runs_folder", "dataset.path",
-             "dataset.memory_budget", "dataset.doi", "dataset.published_files", "dataset.papers",
-             "model.parts_per_group")  # fmt: skip
+FREE_KEYS = ("trainer", "logger", "launcher", "only", "restart", "dry_run", "runs_folder",
+             "dataset.path", "dataset.memory_budget", "dataset.doi", "dataset.published_files",
+             "dataset.papers", "model.parts_per_group")  # fmt: skip
 
 
 @dataclass
@@ -37,6 +39,7 @@ class TrainerConfig:
     accelerator: str = "cpu"
     num_devices: int = 1
     num_nodes: int = 1
+    parallel: str = "data"
     precision: str = "32-true"
     num_threads: int | None = None
     checkpoint_interval: str = "1min"
@@ -52,9 +55,22 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         _require_choice("trainer.accelerator", self.accelerator, ("cpu", "gpu"))
         _require_choice("trainer.precision", self.precision, ("32-true", "64-true"))
+        _require_choice("trainer.parallel", self.parallel, ("data", "parts"))
+        if self.parallel == "parts" and self.num_nodes != 1:
+            raise UsageError(
+                "part groups share the devices of one machine, and several are asked for",
+                where=f"trainer.parallel=parts, trainer.num_nodes={self.num_nodes}",
+                do="use launcher=slurm_array, which spreads the groups over machines",
+            )
         parse_quantity(self.checkpoint_interval, "duration", where="trainer.checkpoint_interval")
-        if self.max_time is not None:
-            parse_quantity(self.max_time, "duration", where="trainer.max_time")
+        _ = self.max_seconds
+
+    @property
+    def max_seconds(self) -> float | None:
+        """Give `max_time` in seconds."""
+        if self.max_time is None:
+            return None
+        return parse_quantity(self.max_time, "duration", where="trainer.max_time")
 
 
 @dataclass
@@ -72,6 +88,46 @@ class LoggerConfig:
         parse_quantity(self.finish_limit, "duration", where="logger.finish_limit")
 
 
+@dataclass
+class LauncherConfig:
+    """Who runs a training or a sweep; `conf/launcher` explains each value."""
+
+    kind: str = "local"
+    at_once: int = 1
+    partition: str | None = None
+    account: str | None = None
+    time: str = "8h"
+    warning: str = "3min"
+    gpus: int | None = None
+    cpus: int = 4
+    memory: str = "16GiB"
+    max_restarts: int = 50
+    setup: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require_choice("launcher.kind", self.kind, ("local", "slurm", "slurm_array"))
+        if self.at_once < 1:
+            raise UsageError(
+                f"launcher.at_once={self.at_once} runs nothing",
+                where="launcher.at_once",
+                do="give a number from 1",
+            )
+        limit = parse_quantity(self.time, "duration", where="launcher.time")
+        parse_quantity(self.memory, "size", where="launcher.memory")
+        if parse_quantity(self.warning, "duration", where="launcher.warning") >= limit:
+            raise UsageError(
+                f"a warning {self.warning} before the end leaves no time of a job of {self.time}",
+                where="launcher.warning, launcher.time",
+                do="give the job more time or warn it later",
+            )
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether jobs are submitted; the command then returns at once."""
+        return self.kind != "local"
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """A checked configuration: what is trained, on what, how, and where the run lies."""
@@ -80,6 +136,7 @@ class RunConfig:
     family: Family
     trainer: TrainerConfig
     logger: LoggerConfig
+    launcher: LauncherConfig
     name: str
     runs_folder: Path
     seed: int
@@ -134,6 +191,7 @@ def check_config(resolved: Mapping[str, Any]) -> RunConfig:
         family=build_family(resolved["model"], where="model"),
         trainer=build_settings(TrainerConfig, resolved["trainer"], where="trainer"),
         logger=build_settings(LoggerConfig, resolved["logger"], where="logger"),
+        launcher=build_settings(LauncherConfig, resolved.get("launcher", {}), where="launcher"),
         name=name,
         runs_folder=Path(str(resolved["runs_folder"])).expanduser(),
         seed=seed,
@@ -142,6 +200,13 @@ def check_config(resolved: Mapping[str, Any]) -> RunConfig:
         dry_run=_flag(resolved, "dry_run"),
         resolved=resolved,
     )
+
+
+def fingerprint(resolved: Mapping[str, Any]) -> str:
+    """Hash what decides which training this is: all but keys that may change, with `only`."""
+    deciding = {key: value for key, value in _flatten(resolved).items() if not _is_free(key)}
+    text = json.dumps(deciding | {"only": resolved["only"]}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def differing_keys(recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> dict[str, str]:

@@ -40,7 +40,8 @@ class Reading:
         if has_gpu:
             joules |= _gpu_energy()
         times = os.times()
-        return cls(time.monotonic(), times.user + times.system, joules, wraps)
+        # The last two are of processes that this one has started and waited for.
+        return cls(time.monotonic(), sum(times[:4]), joules, wraps)
 
 
 @contextmanager
@@ -51,8 +52,8 @@ def recorded_cost(run: RunFolder, *, num_gpus: int) -> Iterator[None]:
         yield
     finally:
         if run.record_file.is_file():
-            before = run.read_record().get("cost", {})
-            run.update_record(cost=added(before, cost_since(start, num_gpus=num_gpus)))
+            new = cost_since(start, num_gpus=num_gpus)
+            run.change_record(lambda record: {"cost": added(record.get("cost", {}), new)})
 
 
 def cost_since(start: Reading, *, num_gpus: int) -> dict[str, float]:

@@ -69,6 +69,7 @@ def prepare_data(config: RunConfig) -> TrainingData:
     """
     from calo_train.showers.checks import CheckedPass
     from calo_train.showers.dataset import open_dataset
+    from calo_train.showers.simulator.origin import simulation_notes
     from calo_train.showers.statistics import gather_statistics
 
     dataset = config.dataset
@@ -79,7 +80,11 @@ def prepare_data(config: RunConfig) -> TrainingData:
     config.family.require_describable(source.geometry, source.condition_names)
     split = split_of(dataset, source.num_showers, seed=config.seed)
     checked = CheckedPass(source, dataset)
-    statistics = gather_statistics(_training_blocks(checked, split), source.geometry)
+    statistics = gather_statistics(
+        _training_blocks(checked, split),
+        source.geometry,
+        config.family.voxel_groups(source.geometry),
+    )
     split = split.restricted_to(checked.valid_rows)
     config.family.require_statistics(source.geometry, statistics)
     data = TrainingData(
@@ -90,7 +95,7 @@ def prepare_data(config: RunConfig) -> TrainingData:
         symmetries=list(dataset.symmetries),
         memory_budget=dataset.memory_bytes,
         seed=config.seed,
-        notes=(*_origin_notes(config), *checked.notes),
+        notes=(*_origin_notes(config), *simulation_notes(source.attributes), *checked.notes),
     )
     _log_data(data)
     return data
@@ -118,6 +123,7 @@ def describe_data(data: TrainingData) -> dict[str, Any]:
         "files": [path.name for path in source.paths],
         "layouts": list(source.layouts),
         "origin": source.description,
+        **({"recipe": source.recipe} if source.recipe else {}),
         "num_showers": source.num_showers,
         "train": len(split.train),
         "validation": len(split.validation),
@@ -169,7 +175,7 @@ def _origin_notes(config: RunConfig) -> tuple[str, ...]:
 
 
 def _as_list(path: Any) -> list[str]:
-    return [path] if isinstance(path, str) else list(path)
+    return [path] if isinstance(path, str) else list(path or [])
 
 
 def _log_data(data: TrainingData) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from calo_train.atomic_files import require_writable, write_text
 from calo_train.errors import CaloTrainError, MachineError
+from calo_train.machine import available_cores, free_host_memory
 from calo_train.quantities import format_size
 from calo_train.training.lock import describe_owner, owned
 
@@ -142,8 +143,6 @@ def _ranks(environment: Mapping[str, str]) -> Iterator[Check]:
 def _threads() -> Check:
     import torch
 
-    from calo_train.machine import available_cores
-
     cores, threads = available_cores(), torch.get_num_threads()
     advice = ""
     if threads > cores:
@@ -152,8 +151,6 @@ def _threads() -> Check:
 
 
 def _memory() -> Check:
-    from calo_train.training.grouping import free_host_memory
-
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     limit = "" if soft == resource.RLIM_INFINITY else f", limited to {format_size(soft)}"
     return Check("memory", f"{format_size(free_host_memory())} free{limit}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, Trainer
 
+from calo_train.machine import peak_memory
 from calo_train.quantities import format_duration, format_size
 from calo_train.training.data import prepare_data
 from calo_train.training.fit import build_trainer, require_devices
-from calo_train.training.grouping import group_sizes
+from calo_train.training.grouping import group_sizes, num_devices, shares_parts
 from calo_train.training.loggers import require_logger
 from calo_train.training.plan import plan_groups
 from calo_train.training.run import DISK_COPIES, build_module, planned_work
@@ -45,6 +44,7 @@ class Estimate:
     stages: tuple[StageEstimate, ...]
     peak_memory: int
     disk: int
+    num_devices: int = 1  # that share the groups, one at a time each
 
     def as_text(self) -> str:
         """Write the estimate for people."""
@@ -54,6 +54,8 @@ class Estimate:
             for stage in self.stages
         ]
         total = format_duration(sum(stage.seconds for stage in self.stages))
+        if self.num_devices > 1:
+            total += f" on one of {self.num_devices} devices that share it"
         head = f"dry run of {self.folder}: about {total}, {format_size(self.peak_memory)} memory"
         return "\n".join([f"{head}, {format_size(self.disk)} disk", *rows, "nothing was written"])
 
@@ -71,10 +73,13 @@ def estimate(config: RunConfig) -> Estimate:
         for group in groups
     ]
     num_weights = sum(stage.num_weights for stage in measured)
-    # ru_maxrss is in KiB on Linux and in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Estimate(config.folder, tuple(measured), peak, DISK_COPIES * 4 * num_weights)
+    return Estimate(
+        config.folder,
+        tuple(measured),
+        peak_memory(),
+        DISK_COPIES * 4 * num_weights,
+        num_devices(config.trainer) if shares_parts(config.trainer) else 1,
+    )
 
 
 def _measure(module: GroupModule, config: RunConfig) -> StageEstimate:

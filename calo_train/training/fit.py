@@ -23,6 +23,7 @@ from calo_train.training.checkpoints import (
 )
 from calo_train.training.faults import machine_faults
 from calo_train.training.lock import beat
+from calo_train.training.loggers import log_epoch
 from calo_train.training.metrics_file import append_metrics, keep_epochs
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from calo_train.training.work import WorkDisplay
 
 METRICS = "metrics.csv"
-_LOGGED = "epochs_logged"  # how many epochs the logger has been given
 _HEARTBEAT = 60.0  # seconds
 # Of the time of a training; large models on slow disks are saved less often than asked for.
 _LARGEST_SAVING_SHARE = 0.03
@@ -99,14 +99,15 @@ def build_trainer(
 ) -> Trainer:
     """Build Lightning's trainer; our checkpoints, progress and signals replace its own."""
     _quieten_lightning()
-    is_parallel = config.num_devices != 1 or config.num_nodes != 1
+    num_devices = config.num_devices if config.parallel == "data" else 1
+    is_parallel = num_devices != 1 or config.num_nodes != 1
     # Under SLURM Lightning would requeue by itself; a command's exit code decides that here.
     plugins: list[Any] = (
         [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     )
     return Trainer(
         accelerator=config.accelerator,
-        devices=config.num_devices,
+        devices=num_devices,
         num_nodes=config.num_nodes,
         strategy="ddp" if is_parallel else "auto",
         precision=config.precision,  # type: ignore[arg-type]
@@ -163,7 +164,6 @@ class _FitCallback(Callback):
         self._saved = time.monotonic()
         self._beaten = -math.inf
         self._save_seconds = 0.0  # that the last checkpoint took
-        self._num_logged = _read_number(folder / _LOGGED)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take over the signals from Lightning."""
@@ -210,7 +210,8 @@ class _FitCallback(Callback):
         self._warn_of_bad_validations(module, rows)
         if module.global_rank == 0:
             append_metrics(self._folder / METRICS, rows)
-            self._log_epoch(module, rows)
+            stage = module.group.stage.name
+            log_epoch(self._context.logger, self._folder, stage, module.epoch, rows)
         self._context.display.epoch_done(module, rows)
         is_stopping = self._is_stopping(trainer)
         if is_stopping or self._is_due():
@@ -228,21 +229,6 @@ class _FitCallback(Callback):
                     "part %s: the validation loss of epoch %d is not finite; that epoch cannot "
                     "be chosen (counted in run.yaml)", part.name, module.epoch,
                 )  # fmt: skip
-
-    def _log_epoch(self, module: GroupModule, rows: list[EpochMetrics]) -> None:
-        """Give the logger an epoch, once: a resumed training repeats some since its checkpoint."""
-        logger, stage = self._context.logger, module.group.stage.name
-        if logger is None or module.epoch <= self._num_logged:
-            return
-        self._num_logged = module.epoch
-        (self._folder / _LOGGED).write_text(str(module.epoch), encoding="utf-8")
-        values: dict[str, float] = {f"{stage}/epoch": module.epoch}
-        for row in rows:
-            prefix = f"{stage}/{row.part}"
-            values[f"{prefix}/train_loss"] = row.train_loss
-            values[f"{prefix}/validation_loss"] = row.validation_loss
-            values[f"{prefix}/learning_rate"] = row.learning_rate
-        logger.log(values, stage=stage)
 
     def _is_stopping(self, trainer: Trainer) -> bool:
         raised = self._context.stop.is_raised
@@ -267,13 +253,6 @@ class _FitCallback(Callback):
         if now - self._beaten >= _HEARTBEAT:
             beat(self._context.lock, **self._context.display.progress)
             self._beaten = now
-
-
-def _read_number(path: Path) -> int:
-    try:
-        return int(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
 
 
 def _store_parts(module: GroupModule, run: RunFolder) -> None:
@@ -308,5 +287,7 @@ def _quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
     # One process on a node of a cluster is no mistake; `launcher=slurm` starts several by srun.
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+    # A student's teacher stays in evaluation mode on purpose.
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     # Lightning 2.6 with torch 2.13 asks torch's pytrees in a way that torch is leaving.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

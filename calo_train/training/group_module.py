@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from calo_train.families.contracts import PartInput, ShowerBatch
+    from calo_train.nn.distillation import DistillationInput
     from calo_train.showers.stream import BatchStream
     from calo_train.training.data import TrainingData
     from calo_train.training.plan import Group
@@ -168,7 +169,9 @@ class GroupModule(LightningModule):
         """Whether gradients wait for further batches; a checkpoint does not hold them."""
         return not self._steps.is_start(self.epoch, self.batch)
 
-    def _inputs(self, batch: ShowerBatch, random: torch.Generator) -> Callable[[int], PartInput]:
+    def _inputs(
+        self, batch: ShowerBatch, random: torch.Generator
+    ) -> Callable[[int], PartInput | DistillationInput]:
         """Prepare the whole batch, and give of each part what this process computes."""
         indices = [part.index for part in self.active_parts]
         whole = self.group.stage.inputs(batch, indices, random)
@@ -195,7 +198,7 @@ class GroupModule(LightningModule):
         losses: Sequence[Tensor],
         norms: Sequence[Tensor],
         batch: ShowerBatch,
-        inputs: Callable[[int], PartInput],
+        inputs: Callable[[int], PartInput | DistillationInput],
     ) -> None:
         """Raise DivergedError, before the step, where a loss or a gradient is not finite."""
         sums = torch.cat([of_stack.sum(dim=1) for of_stack in losses])
@@ -342,7 +345,11 @@ class GroupModule(LightningModule):
         return self._loaders[name]
 
     def _diverged(
-        self, part: Part, part_input: PartInput, batch: ShowerBatch, losses: Tensor
+        self,
+        part: Part,
+        part_input: PartInput | DistillationInput,
+        batch: ShowerBatch,
+        losses: Tensor,
     ) -> DivergedError:
         bad = (~torch.isfinite(losses)).nonzero().flatten()
         own = batch.rows[self.global_rank :: self.trainer.world_size]

@@ -2,21 +2,21 @@
 
 A number, null for all parts of a stage, or `auto`: as many as fit the memory that is free. A run
 records what auto chose, since the folders of its checkpoints are named by group: a resumed run
-goes on with that number, whatever is free then.
+goes on with that number, whatever is free then. With `trainer.parallel=parts`, null shares the
+parts of a stage evenly among the devices, and that is recorded likewise.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from calo_train.errors import UsageError
+from calo_train.machine import free_host_memory
 from calo_train.quantities import format_size
 
 if TYPE_CHECKING:
@@ -74,6 +74,25 @@ def largest_stack(trainer: TrainerConfig) -> int | None:
     return None if trainer.accelerator == "gpu" else _LARGEST_STACK_ON_CPU
 
 
+def shares_parts(trainer: TrainerConfig) -> bool:
+    """Whether the groups of a training go to several devices of this machine."""
+    return trainer.parallel == "parts" and num_devices(trainer) > 1
+
+
+def num_devices(trainer: TrainerConfig) -> int:
+    """Give the number of devices that a training takes on a machine; -1 asks for every GPU."""
+    if trainer.num_devices > 0:
+        return trainer.num_devices
+    return max(torch.cuda.device_count(), 1) if trainer.accelerator == "gpu" else 1
+
+
+def chosen_sizes(config: RunConfig, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Give what of the sizes this machine decided, which the run has to remember."""
+    wanted = config.family.parts_per_group
+    is_chosen = wanted == "auto" or (wanted is None and shares_parts(config.trainer))
+    return dict(sizes) if is_chosen else {}
+
+
 def group_sizes(
     config: RunConfig,
     data: TrainingData,
@@ -82,12 +101,17 @@ def group_sizes(
 ) -> dict[str, int]:
     """Give the number of parts that a fit of each stage trains together.
 
-    `recorded` holds what `auto` chose when the run began, by stage. Raises UsageError for `auto`
+    `recorded` holds what was chosen when the run began, by stage: by `auto`, or by sharing all
+    parts evenly among devices. Raises UsageError for `auto`
     with several processes, whose memory one of them does not see.
     """
     wanted = config.family.parts_per_group
     if wanted is None:
-        return {stage.name: len(stage.part_names) for stage in stages}
+        num_parts = {stage.name: len(stage.part_names) for stage in stages}
+        if not shares_parts(config.trainer):
+            return num_parts
+        count = num_devices(config.trainer)
+        return {name: recorded.get(name, -(-parts // count)) for name, parts in num_parts.items()}
     if isinstance(wanted, int):
         return {stage.name: wanted for stage in stages}
     if config.trainer.num_devices != 1 or config.trainer.num_nodes != 1:
@@ -149,33 +173,3 @@ def _free_device_memory(data: TrainingData) -> int:
     energies = data.source.num_showers * data.geometry.num_voxels * 4
     # A data set that fits moves to the GPU before the first step.
     return int(free) - min(energies, int(free) // 2)
-
-
-def free_host_memory() -> int:
-    """Give the bytes that this process may still take: of the machine, and of its cgroup."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    free = 1024 * int(values["MemAvailable"].split()[0])
-    limited = [_free_in_cgroup(folder) for folder in _cgroups()]
-    return min([free, *(value for value in limited if value is not None)])
-
-
-def _cgroups() -> list[Path]:
-    """Give the folders of this process's control group and of those around it (version 2)."""
-    listing = Path("/proc/self/cgroup")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    root = Path("/sys/fs/cgroup")
-    folder = root / own.lstrip("/")
-    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]
-
-
-def _free_in_cgroup(folder: Path) -> int | None:
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(int(limit) - used, 0)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PROGRESS = ("share_done", "seconds_left")  # that an owner may tell with its heartbeat
 _FOREIGN_STALE_AFTER = 1800.0  # seconds without a heartbeat from another host
+_TURN_POLL, _STALE_TURN = 0.02, 30.0  # seconds
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +41,33 @@ def owned(path: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Hold `path` for the moment that a small file is read and written again.
+
+    Whoever finds it held waits; an old one was left by a process that was killed.
+    """
+    while True:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            break
+        except FileExistsError:
+            _discard_stale_turn(path)
+            time.sleep(_TURN_POLL)
+        except OSError as error:
+            raise machine_error(error, path) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _discard_stale_turn(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        if time.time() - path.stat().st_mtime > _STALE_TURN:
+            path.unlink()
 
 
 def beat(path: Path, **progress: float) -> None:
@@ -69,6 +97,12 @@ def describe_owner(path: Path) -> str | None:
     """Say who holds the lock, or None when nobody alive does."""
     owner = _read(path)
     return _words(owner) if owner is not None and _is_alive(owner, path) else None
+
+
+def is_held_by_parent(path: Path) -> bool:
+    """Whether the process that started this one holds the lock."""
+    owner = _read(path) or {}
+    return owner.get("host") == socket.gethostname() and owner.get("pid") == os.getppid()
 
 
 def _acquire(path: Path) -> None:
@@ -149,7 +183,25 @@ def _self() -> dict[str, Any]:
         "process_start": _process_start(os.getpid()),
         "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": Path(sys.argv[0]).name,
+        **_cluster_job(),
     }
+
+
+def _cluster_job() -> dict[str, Any]:
+    """Name the SLURM job of this process and how often it was requeued; empty elsewhere."""
+    job = os.environ.get("SLURM_JOB_ID")
+    restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return {} if job is None else {"job": job, "restart": int(restart)}
+
+
+def _is_of_earlier_start(owner: dict[str, Any]) -> bool:
+    """Whether the owner is this very job before it was requeued: SLURM runs a job once at a time.
+
+    Without this a job whose node died would wait half an hour for its own lock on the next node.
+    """
+    own = _cluster_job()
+    is_same = bool(own) and owner.get("job") == own["job"]
+    return is_same and int(owner.get("restart", 0)) < int(own["restart"])
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -162,6 +214,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _is_alive(owner: dict[str, Any], path: Path) -> bool:
     if owner.get("host") != socket.gethostname():
+        if _is_of_earlier_start(owner):
+            return False
         return time.time() - path.stat().st_mtime < _FOREIGN_STALE_AFTER
     start = _process_start(int(owner.get("pid", -1)))
     # A pid is used again after a reboot; its start time tells the two processes apart.

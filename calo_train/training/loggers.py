@@ -14,16 +14,21 @@ from calo_train.errors import UsageError
 from calo_train.families.targets import family_name
 from calo_train.quantities import parse_quantity
 from calo_train.tracking import TrackedRun, Tracker
+from calo_train.training.metrics_file import named_values, read_metrics
 from calo_train.training.tensorboard import TensorBoardFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from calo_train.training.config import LoggerConfig, RunConfig
+    from calo_train.training.metrics_file import EpochMetrics
+    from calo_train.training.plan import Group
     from calo_train.training.run_folder import RunFolder
 
 STOPPING_LIMIT = 10.0  # seconds for a server when a batch system wants the node back
 TENSORBOARD = "tensorboard"
+_LOGGED = "epochs_logged"  # how many epochs of a fit the logger has been given
 
 
 class MetricsLogger(Protocol):
@@ -54,6 +59,46 @@ def build_logger(config: RunConfig, run: RunFolder) -> MetricsLogger | None:
     if config.logger.kind == "wandb":
         return tracker(config, run)
     return None
+
+
+def log_epoch(
+    logger: MetricsLogger | None,
+    folder: Path,
+    stage: str,
+    num_epochs: int,
+    rows: Sequence[EpochMetrics],
+) -> None:
+    """Give the logger the epoch that finished `num_epochs` of the fit in `folder`, once.
+
+    A resumed training repeats the epochs since its checkpoint, a second launch a whole fit.
+    """
+    logged = folder / _LOGGED
+    if logger is None or num_epochs <= _read_number(logged):
+        return
+    values = {f"{stage}/epoch": float(num_epochs)} | named_values(stage, rows)
+    logger.log(values, stage=stage)
+    logged.write_text(str(num_epochs), encoding="utf-8")
+
+
+def log_trained(logger: MetricsLogger | None, run: RunFolder, groups: Sequence[Group]) -> None:
+    """Send the curves of groups that other processes trained, read from their metrics.csv.
+
+    So a training has one logger, in one process, however many processes train its parts.
+    """
+    if logger is None:
+        return
+    for group in groups:
+        stage, folder = group.stage.name, run.group_folder(group.stage.name, group.label)
+        for epoch, rows in read_metrics(run.metrics_file(stage, group.label)).items():
+            # Counted are finished epochs, as those of a fit in this process are.
+            log_epoch(logger, folder, stage, epoch + 1, rows)
+
+
+def _read_number(path: Path) -> int:
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
 
 
 def tracker(config: RunConfig, run: RunFolder) -> Tracker:

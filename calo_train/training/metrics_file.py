@@ -29,6 +29,34 @@ class EpochMetrics:
 _COLUMNS = tuple(item.name for item in fields(EpochMetrics))
 
 
+def named_values(stage: str, rows: Iterable[EpochMetrics]) -> dict[str, float]:
+    """Give what a logger gets of the rows of an epoch, as `stage/part/metric`."""
+    values: dict[str, float] = {}
+    for row in rows:
+        prefix = f"{stage}/{row.part}"
+        values[f"{prefix}/train_loss"] = row.train_loss
+        values[f"{prefix}/validation_loss"] = row.validation_loss
+        values[f"{prefix}/learning_rate"] = row.learning_rate
+    return values
+
+
+def read_metrics(path: Path) -> dict[int, list[EpochMetrics]]:
+    """Give the rows of each epoch, counted from 0."""
+    epochs: dict[int, list[EpochMetrics]] = {}
+    with path.open(encoding="utf-8", newline="") as table:
+        for row in csv.DictReader(table):
+            found = EpochMetrics(
+                epoch=int(row["epoch"]),
+                part=row["part"],
+                train_loss=float(row["train_loss"]),
+                validation_loss=float(row["validation_loss"]),
+                learning_rate=float(row["learning_rate"]),
+                is_best=row["is_best"] == "True",
+            )
+            epochs.setdefault(found.epoch, []).append(found)
+    return epochs
+
+
 def append_metrics(path: Path, rows: Iterable[EpochMetrics]) -> None:
     """Append rows, with a header in a new file."""
     is_new = not path.exists()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from calo_train.families.contracts import PartInput, TrainingSettings
+    from calo_train.nn.distillation import DistillationInput
 
 _SMALLEST_NORM = 1e-6  # added to the norm that clipping divides by, as torch's clip_grad_norm_
 
@@ -106,11 +107,11 @@ class JointParts(nn.Module):
         """The weights that are validated and kept: the averages where there are some."""
         return self.flows if self.average is None else self.average
 
-    def losses(self, inputs: Sequence[PartInput]) -> Tensor:
+    def losses(self, inputs: Sequence[PartInput | DistillationInput]) -> Tensor:
         """Give the loss (L, n) of each part and shower."""
         return _of_showers(self.flows.losses(inputs), inputs)
 
-    def judged_losses(self, inputs: Sequence[PartInput]) -> Tensor:
+    def judged_losses(self, inputs: Sequence[PartInput | DistillationInput]) -> Tensor:
         """Give what is judged (L, n), under the weights that would be kept."""
         return _of_showers(self.judged_flows.judged_losses(inputs), inputs)
 
@@ -201,7 +202,7 @@ def load_part_state(part: Part, state: Mapping[str, Any]) -> None:
     part.best_weights = state["best_weights"]
 
 
-def _of_showers(losses: Tensor, inputs: Sequence[PartInput]) -> Tensor:
+def _of_showers(losses: Tensor, inputs: Sequence[PartInput | DistillationInput]) -> Tensor:
     """Sum the losses (L, rows) of the rows of each shower, (L, n)."""
     num_rows = inputs[0].rows_per_shower
     return losses if num_rows == 1 else losses.view(len(losses), -1, num_rows).sum(dim=2)

@@ -31,6 +31,14 @@ class Group:
         return names[0] if len(names) == 1 else f"{names[0]}-{names[-1]}"
 
     @property
+    def selection(self) -> str:
+        """What `only=` selects this group by: `causal/0-9`."""
+        first, last = self.parts[0], self.parts[-1]
+        is_range = self.parts == tuple(range(first, last + 1))
+        names = [self.stage.part_names[index] for index in self.parts]
+        return f"{self.stage.name}/{self.label if is_range else ','.join(names)}"
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """`stage/part` of each part."""
         return tuple(f"{self.stage.name}/{self.stage.part_names[index]}" for index in self.parts)

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from calo_train.atomic_files import remove_leftovers, require_free_space, require_writable
-from calo_train.errors import CaloTrainError, Stopped, UsageError
+from calo_train.errors import CaloTrainError, MachineError, Stopped, UsageError
 from calo_train.families.generator import Generator, save_generator
 from calo_train.nn.flows import count_parameters
 from calo_train.progress import Progress
-from calo_train.quantities import format_duration, parse_quantity
+from calo_train.quantities import format_duration
 from calo_train.training.cost import recorded_cost
 from calo_train.training.data import TrainingData, describe_data, prepare_data, require_fingerprint
 from calo_train.training.fit import FitContext, fit_group, require_devices
 from calo_train.training.group_module import GroupModule
-from calo_train.training.grouping import group_sizes, largest_stack
-from calo_train.training.lock import owned
-from calo_train.training.loggers import STOPPING_LIMIT, build_logger, require_logger
+from calo_train.training.grouping import (
+    chosen_sizes,
+    group_sizes,
+    largest_stack,
+    shares_parts,
+)
+from calo_train.training.lock import describe_owner, is_held_by_parent, owned
+from calo_train.training.loggers import (
+    STOPPING_LIMIT,
+    build_logger,
+    log_trained,
+    require_logger,
+)
+from calo_train.training.part_groups import GroupsContext, train_groups
 from calo_train.training.plan import Group, plan_groups
 from calo_train.training.provenance import describe_hardware, describe_program, is_main_process
 from calo_train.training.run_folder import RunFolder, finished_parts
@@ -91,15 +102,19 @@ def train(config: RunConfig) -> TrainingResult:
         return TrainingResult(run, (), time.monotonic() - started, was_finished=False)
     if run.exists() and config.restart:
         with owned(_lock_file(run, None)):
-            pass  # nobody alive works on the run that is moved aside
+            require_no_other(run, None)  # nobody alive works on what is moved aside
         _log.info("the old run is kept as %s", run.move_aside())
     is_new = not run.exists()
     run.path.mkdir(parents=True, exist_ok=True)
     with owned(_lock_file(run, config.only)) as lock, _logged(run):
+        require_no_other(run, config.only)
         if is_new:
             run.create(config.resolved)
         try:
-            with recorded_cost(run, num_gpus=config.trainer.num_gpus):
+            # What processes of one command cost is counted by the one that started them.
+            is_part = is_held_by_parent(run.path / "lock")
+            num_gpus = config.trainer.num_gpus
+            with nullcontext() if is_part else recorded_cost(run, num_gpus=num_gpus):
                 missing = _train_as_owner(config, run, lock)
         except CaloTrainError as error:
             _record_end(run, error)
@@ -148,34 +163,51 @@ def _train_stages(
     config: RunConfig, run: RunFolder, lock: Path, *, logger: MetricsLogger | None
 ) -> tuple[TrainingData, tuple[Stage, ...]]:
     data = prepare_data(config)
-    family = config.family
-    stages = family.stages(data.geometry, data.statistics, data.threshold)
+    stages = config.family.stages(data.geometry, data.statistics, data.threshold)
     recorded = run.read_record().get("parts_per_group", {})
     sizes = group_sizes(config, data, stages, recorded)
     groups = plan_groups(stages, only=config.only, sizes=sizes)
     if is_main_process():
-        chosen = sizes if family.parts_per_group == "auto" else {}
-        _record_start(config, run, data, stages, recorded | chosen)
-    left = _unfinished(run, groups)
+        _record_start(config, run, data, stages, recorded | chosen_sizes(config, sizes))
+    left = unfinished(run, groups)
+    if config.launcher.kind == "slurm_array":  # the jobs before this one had no logger
+        trained = [group for group in groups if not set(group.keys) & _keys(left)]
+        log_trained(logger, run, trained)
+    if shares_parts(config.trainer):
+        train_groups(config, left, GroupsContext(run, lock, logger))
+        return data, stages
     works = [planned_work(config, group, data) for group in left]
     num_weights = sum(work.num_weights for work in works)
     require_free_space(
         run.path, DISK_COPIES * 4 * num_weights, purpose="checkpoints and generator"
     )
     _log.info("%d parts to train, %.3g weights", sum(len(g.parts) for g in left), num_weights)
-    max_time = config.trainer.max_time
-    seconds = (
-        None
-        if max_time is None
-        else parse_quantity(max_time, "duration", where="trainer.max_time")
-    )
-    stop = StopRequest(seconds)
+    stop = StopRequest(config.trainer.max_seconds)
     with Progress("training", sum(work.total for work in works)) as progress:
         display = WorkDisplay(progress)
         context = FitContext(run, lock, config.trainer, logger, stop, display)
         for group, work in zip(left, works, strict=True):
             fit_group(build_module(config, _given_needs(run, group), work, data), context)
     return data, stages
+
+
+def remaining_groups(config: RunConfig) -> list[Group]:
+    """Plan what a training has left, in groups that may go to different machines.
+
+    Raises UsageError unless the number of parts of a group is given: what fits the memory here
+    says nothing of another machine.
+    """
+    if not isinstance(config.family.parts_per_group, int):
+        raise UsageError(
+            f"parts_per_group={config.family.parts_per_group} does not say how to share the parts",
+            where="model.parts_per_group, launcher=slurm_array",
+            do="give a number of parts for a job, model.parts_per_group=5, or use launcher=slurm",
+        )
+    data = prepare_data(config)
+    stages = config.family.stages(data.geometry, data.statistics, data.threshold)
+    sizes = group_sizes(config, data, stages, recorded={})
+    groups = plan_groups(stages, only=config.only, sizes=sizes)
+    return unfinished(RunFolder(config.folder), groups)
 
 
 def planned_work(config: RunConfig, group: Group, data: TrainingData) -> GroupWork:
@@ -191,6 +223,7 @@ def planned_work(config: RunConfig, group: Group, data: TrainingData) -> GroupWo
         batch_size=group.stage.training.batch_size,
         num_epochs=num_epochs,
         num_showers=len(data.split.train),
+        rows_per_shower=group.stage.rows_per_shower,
     )
 
 
@@ -222,7 +255,7 @@ def _given_needs(run: RunFolder, group: Group) -> Group:
     return replace(group, stage=stage.given(parts))
 
 
-def _unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
+def unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
     """Leave out parts that are stored already; a group with some left keeps only those."""
     left = []
     for group in groups:
@@ -235,6 +268,10 @@ def _unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
         if parts:
             left.append(Group(group.stage, parts))
     return left
+
+
+def _keys(groups: list[Group]) -> set[str]:
+    return {key for group in groups for key in group.keys}
 
 
 def _part_keys(stages: tuple[Stage, ...]) -> list[str]:
@@ -251,9 +288,8 @@ def _record_start(
     record = run.read_record()
     if record:
         require_fingerprint(data.source, record)
-    run.write_record(
-        record
-        | {
+    run.change_record(
+        lambda _record: {
             "format": RECORD_FORMAT,
             "state": "training",
             "message": "",
@@ -295,7 +331,7 @@ def _write_generator(
         statistics=data.statistics,
         threshold=data.threshold,
         dataset_name=config.dataset.name,
-        dataset_description=config.dataset.description,
+        dataset_description=config.dataset.contents,
         layout=config.dataset.layout,
         condition_names=data.source.condition_names,
         parts={key: load_file(run.part_file(key)) for key in keys},
@@ -318,6 +354,22 @@ def _lock_file(run: RunFolder, only: str | None) -> Path:
     if only is None:
         return run.path / "lock"
     return run.path / f"lock-{only.replace('/', '-').replace(',', '+')}"
+
+
+def require_no_other(run: RunFolder, only: str | None) -> None:
+    """Raise MachineError when a whole training and one of a selection would share this run.
+
+    A training that hands its groups to processes of its own is no other for those.
+    """
+    others = sorted(run.path.glob("lock-*")) if only is None else [run.path / "lock"]
+    for path in others:
+        owner = describe_owner(path)
+        if owner is not None and not is_held_by_parent(path):
+            raise MachineError(
+                f"another process is working on parts of this run: {owner}",
+                where=str(path),
+                do="wait for it, stop it, or train under another name=...",
+            )
 
 
 @contextmanager

@@ -15,10 +15,11 @@ import yaml
 from calo_train.atomic_files import machine_error, write_text
 from calo_train.errors import DataError, UsageError
 from calo_train.training.config import differing_keys
+from calo_train.training.lock import turn
 from calo_train.yaml_text import YamlError, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from calo_train.showers.source import ShowerSource
@@ -61,6 +62,10 @@ class RunFolder:
         """Folder of one fit: checkpoints and metrics.csv."""
         return self.path / "stages" / stage / label
 
+    def metrics_file(self, stage: str, label: str) -> Path:
+        """Loss curves of one fit."""
+        return self.group_folder(stage, label) / "metrics.csv"
+
     def part_file(self, key: str) -> Path:
         """Best weights of a finished part, `stage/part`."""
         stage, _, part = key.partition("/")
@@ -83,7 +88,16 @@ class RunFolder:
 
     def update_record(self, **changes: Any) -> None:
         """Change entries of run.yaml."""
-        self.write_record(self.read_record() | changes)
+        self.change_record(lambda _record: changes)
+
+    def change_record(self, changes_of: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Change entries of run.yaml by what it holds.
+
+        Processes that train different parts of a run take turns, so that no change is lost.
+        """
+        with turn(self.path / ".run.yaml.turn"):
+            record = self.read_record()
+            self.write_record({**record, **changes_of(record)})
 
     def create(self, resolved: Mapping[str, Any]) -> None:
         """Create the folder with its config."""

@@ -1,7 +1,7 @@
 """Stopping on request: a signal sets a flag, the next batch saves and leaves.
 
-SIGTERM and SIGUSR1 (batch systems) end with exit 75, Ctrl-C with 130. A second signal leaves at
-once; the checkpoint before it is intact.
+SIGTERM, SIGUSR1 and SIGUSR2 (batch systems; the last is submitit's) end with exit 75, Ctrl-C with
+130. A second signal leaves at once; the checkpoint before it is intact.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from calo_train.errors import Interrupted, Stopped
 if TYPE_CHECKING:
     from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:

@@ -73,11 +73,13 @@ class GroupWork:
     batch_size: int
     num_epochs: int
     num_showers: int  # of an epoch
+    rows_per_shower: int = 1
 
     @property
     def cost_of_shower(self) -> float:
-        """Cost of one shower: the weights, and its share of what a step costs anyhow."""
-        return self.num_weights + self.num_parts * _STEP_COST / self.batch_size
+        """Cost of one shower: the weights for each row, its share of what a step costs anyhow."""
+        rows = self.rows_per_shower * self.num_weights
+        return rows + self.num_parts * _STEP_COST / self.batch_size
 
     @property
     def total(self) -> float:

@@ -55,11 +55,14 @@ def test_help_is_instant_and_imports_nothing_heavy(tmp_path):
 
 
 def test_a_run_is_sampled_at_its_held_out_conditions_once_and_judged(finished_run, tmp_path):
-    command = ("calo-eval", str(finished_run), "--classifier-runs", "1")
+    command = (
+        "calo-eval", str(finished_run), "--classifier-runs", "1", "--classifier", "high",
+        "--metrics-only",
+    )  # fmt: skip
     done = commands.run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (report,) = (finished_run / "reports").iterdir()
-    assert str(report / "report.html") in done.stdout
+    assert str(report / "metrics.json") in done.stdout
     metrics = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["reference"]["num_showers"] == 30  # a tenth of 300
     assert metrics["samples"][0]["num_showers"] == 30
@@ -68,15 +71,14 @@ def test_a_run_is_sampled_at_its_held_out_conditions_once_and_judged(finished_ru
     assert metrics["settings"]["threshold"] == 0.01
     (drawn,) = (finished_run / "samples").glob("*.h5")
     written = drawn.stat().st_mtime_ns
-    again = commands.run(
-        "calo-eval", str(finished_run), "--classifier-runs", "1", "--json", cwd=tmp_path
-    )
+    again = commands.run(*command, "--json", cwd=tmp_path)
     assert drawn.stat().st_mtime_ns == written
     repeated = json.loads(again.stdout)
     assert repeated | {"durations": None} == metrics | {"durations": None}
 
 
 def test_a_generator_folder_needs_a_reference(finished_run, tmp_path):
+    """E10: and the peak memory is stated, as of every evaluation."""
     other = detectors.write_showers(tmp_path / "other.h5", detectors.cartesian(), 60, seed=9)
     generator = str(finished_run / "generator")
     commands.require_message(
@@ -84,10 +86,13 @@ def test_a_generator_folder_needs_a_reference(finished_run, tmp_path):
     )
     done = commands.run(
         "calo-eval", generator, "--reference", str(other), "-n", "40", "--classifier-runs",
-        "0", "--extrapolate", cwd=tmp_path,
+        "0", "--extrapolate", "--metrics-only", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "reports").glob("*/report.html"))
+    assert "peak memory" in done.stderr
+    (metrics,) = (tmp_path / "reports").glob("*/metrics.json")
+    assert done.stdout.splitlines()[-1] == f"metrics: {metrics}"
+    assert [path.name for path in metrics.parent.iterdir()] == ["metrics.json"]
 
 
 def test_several_samples_share_a_report_with_one_set_of_verdicts(pair, tmp_path):
@@ -117,10 +122,11 @@ def test_several_samples_share_a_report_with_one_set_of_verdicts(pair, tmp_path)
     old = shutil.copy(metrics_file, tmp_path / "old.json")
     forced = commands.run(
         *base, "--seed", "1", "--force", "--json", "--fail-if", "num_hits.separation>=0",
-        cwd=tmp_path,
+        "--metrics-only", cwd=tmp_path,
     )  # fmt: skip
     assert json.loads(forced.stdout)["settings"]["seed"] == 1
-    assert page.read_text(encoding="utf-8") != before
+    assert not page.exists()  # it showed the results of another seed
+    assert not list((tmp_path / "my report" / "figures").iterdir())
     words = ("error: num_hits.separation>=0 holds", "sample=a, b", "metrics.json")
     commands.require_message(forced, 6, *words)
     others = commands.run("calo-eval", "--compare", old, "my report", cwd=tmp_path)

@@ -13,7 +13,8 @@ import pytest
 import test_official
 import torch
 
-from calo_train.errors import UsageError
+from calo_train.errors import MachineError, UsageError
+from calo_train.evaluation.classifiers import memory
 from calo_train.evaluation.classifiers.attribution import integrated_gradients
 from calo_train.evaluation.classifiers.catalogue import ClassifierRequest, protocol_of
 from calo_train.evaluation.classifiers.inputs import (
@@ -36,7 +37,9 @@ from calo_train.evaluation.classifiers.training import (
 from calo_train.evaluation.comparison import evaluate
 from calo_train.evaluation.deposits import Grid
 from calo_train.evaluation.figures import classifiers as figures
+from calo_train.evaluation.metrics import metrics_of
 from calo_train.evaluation.results import Evaluation, Settings
+from calo_train.geometry import Geometry, Layer
 from calo_train.progress import Progress
 from calo_train.showers.showers import Showers
 
@@ -343,3 +346,39 @@ def test_inputs_of_one_observable_share_a_scale():
     scaling = scaling_of(inputs, torch.arange(2), ("a", "b", "b", "c"), protocol)
     expected = torch.tensor([[-1, 0, -math.sqrt(2), 0], [1, 0, math.sqrt(2), 0]]).double()
     torch.testing.assert_close(scaling(inputs.double()), expected)
+
+
+def test_full_classifiers_of_data_set_3_are_refused_without_the_memory(monkeypatch):
+    """Before any work: 2 x 100,000 showers of 40,501 inputs, in float32 and joined once more."""
+    axes = (detectors.axis("alpha", 50, -3, 3), detectors.axis("r", 18, 0, 40))
+    grid = Grid.of(Geometry("ds3", tuple(Layer(axes, 3.4 * i, 3.4) for i in range(45))))
+    protocols = ClassifierRequest(("high", "low"), is_full=True).protocols(grid.geometry)
+    needed = 8 * 2 * 100_000 * 40_501
+    monkeypatch.setattr(memory, "free_host_memory", lambda: needed)
+    memory.require_memory(protocols, grid, 100_000, [100_000])
+    monkeypatch.setattr(memory, "free_host_memory", lambda: needed // 4)
+    with pytest.raises(MachineError, match=r"classifier low needs 60\.4 GiB") as caught:
+        memory.require_memory(protocols, grid, 100_000, [100_000])
+    assert "-n 25000" in caught.value.do
+
+
+def test_the_full_protocol_trains_every_classifier_as_often_as_asked():
+    """All of `--full` on two samples: networks and epochs are cut down, nothing else is."""
+    asked = ClassifierRequest(is_full=True, num_runs=2).protocols(detectors.polar())
+    protocols = tuple(replace(entry, hidden=(8, 8, 8), num_epochs=1) for entry in asked)
+    sets = [
+        judged.shower_set(detectors.make_showers(detectors.polar(), 24, seed), str(seed))
+        for seed in (1, 2, 3)
+    ]
+    settings = Settings(0.01, repetitions=3, classifiers=protocols)
+    evaluation = evaluate(sets[:2], sets[2], settings)
+    for sample in evaluation.samples:
+        assert [found.name for found in sample.classifiers] == ["low", "high", "resnet"]
+        for found in sample.classifiers:
+            assert (len(found.sample_runs), len(found.floor_runs)) == (2, 2)
+            assert found.num_per_class == 24  # the whole reference
+            assert found.num_floor_per_class == 12
+            assert not found.protocol.is_reduced
+    assert [found.protocol.name for found in evaluation.multi] == ["multi", "multi_resnet"]
+    classifiers = metrics_of(evaluation)["samples"][0]["classifiers"]
+    assert all(entry["is_reduced"] is False for entry in classifiers.values())

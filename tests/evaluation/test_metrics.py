@@ -9,6 +9,7 @@ import judged
 import pytest
 import structure
 
+from calo_train.evaluation.floor import MAX_SIGNIFICANCE, verdict_of
 from calo_train.evaluation.metrics import metrics_of
 from calo_train.evaluation.report_folder import as_json
 from calo_train.evaluation.terminal import summary
@@ -27,9 +28,35 @@ def test_metrics_have_the_structure_of_the_schema(protocol):
     assert bool(metrics["samples"][0]["classifiers"]) == (protocol.num_runs > 0)
 
 
+def test_every_distance_stands_beside_its_floor_and_is_judged_by_it():
+    """E1: at one number of showers, and what is compatible with the floor is called so."""
+    sample, reference = judged.independent_pair(200)
+    scaled = judged.changed(sample, sample.energies * 1.05)
+    metrics = metrics_of(judged.judge(scaled, reference))
+    assert metrics["settings"]["matched_showers"] == 100
+    (found,) = metrics["samples"]
+    entries = found["observables"] | found["details"] | found["layers"]
+    for name, entry in entries.items():
+        for distance in ("separation", "wasserstein", "chi2"):
+            if distance not in entry:
+                continue
+            excess = entry[distance] - entry[f"{distance}_floor"]
+            spread = entry[f"{distance}_floor_error"]
+            expected = max(-MAX_SIGNIFICANCE, min(excess / spread, MAX_SIGNIFICANCE))
+            assert entry[f"{distance}_significance"] == pytest.approx(
+                expected,
+                rel=1e-6,
+                abs=1e-6,  # ten digits of both are kept
+            ), name
+            assert entry[f"{distance}_error"] > 0
+        assert entry["verdict"] == verdict_of(entry["significance"])
+    assert found["observables"]["visible_fraction"]["verdict"] == "above 3 sigma"
+    assert found["observables"]["centre_of_gravity_x"]["verdict"] != "above 3 sigma"
+
+
 def test_the_schema_refuses_what_it_does_not_know():
     """The check itself can fail."""
-    metrics = metrics_of(judged.judge(*judged.independent_pair(100)))
+    metrics = metrics_of(judged.judge(*judged.independent_pair(60)))
     for broken in (
         metrics | {"extra": 1},
         {name: value for name, value in metrics.items() if name != "settings"},

@@ -192,6 +192,19 @@ def test_a_report_of_the_same_inputs_is_written_anew_and_another_asks(tmp_path):
     assert [path.name for path in folder.figures.iterdir()] == ["new.png"]
 
 
+def test_metrics_alone_keep_a_page_of_the_same_inputs_and_remove_one_of_others(tmp_path):
+    """A page must not stand beside numbers that it does not show."""
+    folder, schema = ReportFolder(tmp_path / "report"), {"schema": "calo-train/metrics"}
+    folder.write_metrics(planned() | schema)
+    assert [path.name for path in folder.path.iterdir()] == ["metrics.json"]
+    folder.write("page", planned() | schema, {"old.png": b"1"})
+    folder.write_metrics(planned() | schema)
+    assert folder.page.read_text() == "page"
+    folder.write_metrics(planned(seed=1) | schema)
+    assert not folder.page.exists()
+    assert list(folder.figures.iterdir()) == []
+
+
 @pytest.mark.parametrize("is_forced", [False, True])
 def test_a_folder_that_is_no_report_is_never_written_to(tmp_path, is_forced):
     (tmp_path / "thesis.tex").write_text("keep")

@@ -1,8 +1,8 @@
 """What the commands accept, as sorted lines: `COMMAND [SUBCOMMAND] WORD`.
 
 Options and arguments come from the Typer applications; those of `calo-train` are the options in
-its help, its config groups and the keys of its default configuration. Run as a script to print
-the lines that interface.txt should hold.
+its help, its config groups and the keys of its default configuration and of every model. Run as
+a script to print the lines that interface.txt should hold.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def _training_words(module: Any) -> Iterator[str]:
     for group, choices in config_groups().items():
         yield from (f"{group}={choice}" for choice in choices)
     yield from (key for key in _keys(compose_config([])) if not key.startswith(_DETECTOR_KEYS))
+    for model in config_groups()["model"]:
+        yield from _keys({"model": compose_config([f"model={model}"])["model"]})
     yield from (f"logger.{key}" for key in compose_config(["logger=wandb"])["logger"])
+    yield from (f"launcher.{key}" for key in compose_config(["launcher=slurm"])["launcher"])
 
 
 def _keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:

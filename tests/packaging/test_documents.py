@@ -13,8 +13,8 @@ from command_interface import CHECKOUT, FROZEN, command_modules
 if TYPE_CHECKING:
     from pathlib import Path
 
-DOCUMENTS = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md")])
-GROUPS = ("dataset", "model", "trainer", "logger", "experiment")
+DOCUMENTS = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
+GROUPS = ("dataset", "model", "trainer", "logger", "launcher", "experiment")
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 
 

@@ -78,7 +78,7 @@ class _LinearFamily(Family):
     def stages(self, *_: object) -> tuple[Stage, ...]:
         return ()
 
-    def sampler(self, *_: object, dtype: torch.dtype, device: torch.device) -> Sampler:
+    def build_sampler(self, *_: object, dtype: torch.dtype, device: torch.device) -> Sampler:
         assert device.type == "cpu"
         return _LinearSampler(self, dtype)
 

@@ -1,4 +1,4 @@
-"""What a generator remembers of its data: a condition that takes a few values is known by them."""
+"""Statistics of the training data against plain arithmetic, and back from generators' yaml."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from detectors import make_showers, ragged
 from shower_files import cartesian, random_showers
 
 from calo_train.showers.statistics import ShowerStatistics, gather_statistics
@@ -41,7 +42,26 @@ def test_other_conditions_have_no_list(incident: np.ndarray) -> None:
     assert gathered(incident).condition_values == {}
 
 
-def test_statistics_of_earlier_versions_have_no_list() -> None:
-    mapping = gathered(np.repeat(ENERGIES, 20)).to_mapping()
-    del mapping["condition_values"]
-    assert ShowerStatistics.from_mapping(mapping, where="here").condition_values == {}
+def test_largest_visible_fraction_is_that_of_one_shower() -> None:
+    """Over blocks, each shower by its own incident energy; CaloFlow scales by it."""
+    geometry = ragged()
+    showers = [make_showers(geometry, 30, seed) for seed in range(3)]
+    found = gather_statistics(showers, geometry)
+    expected = max(
+        float(energies.sum(dtype=np.float64)) / float(incident)
+        for block in showers
+        for energies, incident in zip(
+            block.energies, block.conditions["incident_energy"], strict=True
+        )
+    )
+    assert found.visible_fraction_max == pytest.approx(expected, rel=1e-6)
+    assert ShowerStatistics.from_mapping(found.to_mapping(), where="here") == found
+
+
+def test_statistics_of_an_older_generator_are_read() -> None:
+    mapping = gather_statistics([make_showers(ragged(), 30)], ragged()).to_mapping()
+    for newer in ("visible_fraction_max", "condition_values"):
+        del mapping[newer]
+    old = ShowerStatistics.from_mapping(mapping, where="here")
+    assert old.visible_fraction_max == 0.0
+    assert old.condition_values == {}

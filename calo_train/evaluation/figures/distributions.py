@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from calo_train.evaluation.coarse_cosine import EDGES
 from calo_train.evaluation.distances import Binning
 from calo_train.evaluation.figures.gallery import shows
 from calo_train.evaluation.figures.style import (
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from calo_train.evaluation.coarse_cosine import CoarseCells
     from calo_train.evaluation.results import Evaluation
     from calo_train.evaluation.table import ShowerTable
 
@@ -148,6 +151,41 @@ def spectrum_figure(evaluation: Evaluation, section: str) -> Iterator[ReportFigu
     )
 
 
+@shows("Depth", rank=45)
+def coarse_cosine_figures(evaluation: Evaluation, section: str) -> Iterator[ReportFigure]:
+    """Draw the cosine between neighbouring layers for each choice of coarse voxels."""
+    for cells in evaluation.settings.coarse:
+        yield _coarse_cosine_figure(evaluation, cells, section)
+
+
+def _coarse_cosine_figure(
+    evaluation: Evaluation, cells: CoarseCells, section: str
+) -> ReportFigure:
+    binning = Binning(EDGES, is_log=False)
+    curves = sample_curves(
+        evaluation, lambda table: _mean_counts(table.coarse_cosines[cells.name])
+    )
+    figure, main, ratio = ratio_figure()
+    _draw_panel(main, ratio, binning, curves)
+    main.set_yscale("log")
+    positive = curves[0].values[curves[0].values > 0]
+    if len(positive):
+        main.set_ylim(positive.min() / 3, positive.max() * 3)
+    main.set_ylabel("pairs of layers per shower and bin")
+    ratio.set_xlabel(r"$\rho$ of layers $l$, $l+1$")
+    write_header(main, evaluation)
+    add_legend(main, headroom=1.3)
+    return ReportFigure(
+        name=cells.name,
+        title=cells.title[0].upper() + cells.title[1:],
+        section=section,
+        caption=f"The {cells.title}, over coarse voxels and showers; pairs with an empty layer "
+        f"are left out. {caption_tail(evaluation)}",
+        figure=figure,
+        numbers=bin_numbers(binning.edges, *curves),
+    )
+
+
 def bin_numbers(edges: FloatArray, reference: Curve, samples: list[Curve]) -> dict[str, Column]:
     """Give what a binned figure shows as columns."""
     columns: dict[str, Column] = {
@@ -192,6 +230,10 @@ def _shares(
 
 
 def _spectrum(table: ShowerTable) -> tuple[FloatArray, FloatArray]:
-    """Give mean cells per shower and bin; cells of one shower are not independent, showers are."""
-    counts = table.spectrum[:, :-1].astype(np.float64)
+    return _mean_counts(table.spectrum)
+
+
+def _mean_counts(found: npt.NDArray[np.int32]) -> tuple[FloatArray, FloatArray]:
+    """Give means per shower and bin; entries of one shower are not independent, showers are."""
+    counts = found[:, :-1].astype(np.float64)
     return counts.mean(axis=0), counts.std(axis=0) / np.sqrt(len(counts))

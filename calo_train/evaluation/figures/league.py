@@ -15,6 +15,7 @@ from calo_train.evaluation.league import (
     published_results,
 )
 from calo_train.evaluation.official import official_dataset
+from calo_train.evaluation.words import three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,6 +104,6 @@ def _words(found: Measured | None) -> str:
     if found is None:
         return _NOTHING
     if math.isnan(found.error) or found.error == 0:
-        return f"{found.value:.3g}" if abs(found.value) < 1000 else f"{found.value:,.0f}"
+        return three_digits(found.value)
     digits = min(max(1 - math.floor(math.log10(found.error)), 0), 4)
     return f"{found.value:,.{digits}f} ± {found.error:,.{digits}f}"

@@ -12,7 +12,7 @@ from calo_train.families.contracts import DrawnTile, Sampler
 from calo_train.families.l2lflows.features import renormalise_and_cut
 from calo_train.families.l2lflows.networks import build_causal_flow, build_energy_flow
 from calo_train.nn import PackedFlow, pack
-from calo_train.nn.logit import LOGIT_END
+from calo_train.nn.logit import count_clipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,7 +93,7 @@ class L2LFlowsSampler(Sampler):
         for rows in self._blocks(num_voxels):
             for layers, voxels in _runs_of_equal_layers(preparation.geometry):
                 stacked = torch.stack([layer[rows] for layer in features[layers]], dim=1)
-                num_clipped[rows] += _count_clipped(stacked)
+                num_clipped[rows] += count_clipped(stacked)
                 energies[rows, voxels] = renormalise_and_cut(
                     preparation.voxel_energies(layers, stacked),
                     layer_energies[rows, layers],
@@ -114,8 +114,3 @@ def _runs_of_equal_layers(geometry: Geometry) -> Iterator[tuple[slice, slice]]:
         first, *more = run
         last = more[-1] if more else first
         yield slice(first, last + 1), slice(slices[first].start, slices[last].stop)
-
-
-def _count_clipped(features: Tensor) -> Tensor:
-    """Count features beyond the logit of a share in [0, 1], for each shower, (n,)."""
-    return (features.abs() > LOGIT_END).flatten(1).sum(dim=1, dtype=torch.int32)

@@ -17,6 +17,7 @@ from calo_train.showers.layouts.hdf5 import contents, damage_told, names, open_h
 from calo_train.showers.layouts.layout import Layout, Units
 from calo_train.showers.layouts.native import Native
 from calo_train.showers.layouts.reader import ShowerFile
+from calo_train.showers.layouts.rows import ShowerRows
 from calo_train.showers.layouts.showerdata import ShowerData
 from calo_train.showers.layouts.writer import ShowerWriter, create_file
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LAYOUTS",
     "ShowerFile",
+    "ShowerRows",
     "ShowerWriter",
     "Units",
     "create_showers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from calo_train.showers.layouts.hdf5 import (
     require_array,
     storage,
 )
+from calo_train.showers.layouts.rows import ShowerRows
 from calo_train.showers.showers import Showers
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _MAX_MANTISSA_BITS = 23  # of a float32
 _DEFAULT_CHUNK_ROWS = 64  # for files that are stored in one piece
 
 
-class ShowerFile:
+class ShowerFile(ShowerRows):
     """A file of showers of one detector, opened for reading; its handle belongs to one process.
 
     After a fork the file is opened again on first use: HDF5 handles must not be shared.
@@ -60,36 +60,6 @@ class ShowerFile:
         self.mantissa_bits = self._read_mantissa_bits()
 
     @property
-    def condition_names(self) -> tuple[str, ...]:
-        return tuple(self.columns.conditions)
-
-    @property
-    def geometry(self) -> Geometry | None:
-        """The detector, where the file itself describes it."""
-        return self.columns.geometry
-
-    @property
-    def num_voxels(self) -> int:
-        """Voxels of a shower; 0 for point clouds, which have none of their own."""
-        return sum(math.prod(grid) for grid in self.columns.grids)
-
-    @property
-    def shape_words(self) -> str:
-        """Say what a shower looks like in this file, for messages."""
-        if self.geometry is not None:
-            return self.geometry.describe()
-        if self.columns.has_points:
-            return "points (x, y, layer, energy)"
-        grids = self.columns.grids
-        if len(grids) > 1:
-            shapes = ", ".join("x".join(map(str, grid)) for grid in grids)
-            return f"{len(grids)} layers of {shapes} ({self.num_voxels} voxels)"
-        grid = grids[0]
-        if len(grid) == 3:
-            return f"{grid[0]} layers of {grid[1]} x {grid[2]} cells ({self.num_voxels} voxels)"
-        return f"{self.num_voxels} voxels"
-
-    @property
     def storage_words(self) -> str:
         """Say how the voxel energies are stored: type, filters, chunks."""
         return storage(self._array(self.columns.energies[0]))
@@ -105,13 +75,10 @@ class ShowerFile:
         kind = self._array(self.columns.energies[0]).dtype
         return str(h5py.check_vlen_dtype(kind) or kind)
 
-    def key_of(self, condition: str | None = None) -> str:
-        """Name the array of a condition, or of the voxel energies, as in the file."""
-        return self._column(condition).key
-
-    def unit_of(self, condition: str | None = None) -> str:
-        """Give the unit in which a condition, or the voxel energies, are read."""
-        return self._column(condition).unit
+    @property
+    def recipe(self) -> str:
+        """Stored showers are what they are."""
+        return ""
 
     def read(self, start: int, stop: int, geometry: Geometry) -> Showers:
         """Read rows [start, stop) in house units, float32, as showers of a fitting geometry."""
@@ -153,9 +120,6 @@ class ShowerFile:
         """Read rows [start, stop) of a point cloud as they are stored, (points, numbers) each."""
         rows = self._rows(self.columns.energies[0], start, stop)
         return [row.reshape(-1, self.columns.point_size) for row in rows]
-
-    def _column(self, condition: str | None) -> Column:
-        return self.columns.conditions[condition] if condition else self.columns.energies[0]
 
     def _rows(self, column: Column, start: int, stop: int) -> Rows:
         rows = read_rows(self._array(column), start, stop, path=self.path)

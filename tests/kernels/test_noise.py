@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from calo_train.sampling.noise import (
+from calo_train.kernels.noise import (
     BASE_NOISE,
     CONDITIONS,
     normals,
