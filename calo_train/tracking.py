@@ -88,6 +88,9 @@ class Tracker:
             _log.warning("W&B did not finish in %.0f s; %s", allowed, self.words_for_later)
         for thread in self._threads:
             thread.join(1.0)
+        for pipe in (self._child.stdin, self._child.stdout):
+            with suppress(OSError, ValueError):  # what a dead child was not given is lost
+                pipe.close()  # type: ignore[union-attr]
 
     @property
     def words_for_later(self) -> str:

@@ -61,6 +61,10 @@ class Forked:
             raise AssertionError(f"no end after {seconds} s:\n{self.log}")
         return self.process.exitcode
 
+    def require_end(self, code: int) -> None:
+        """Assert that it ended with this exit code."""
+        assert self.process.exitcode == code, self.log
+
 
 def start(
     command: str, *arguments: str, cwd: Path, log: Path, prepare: Callable[[], None] | None = None

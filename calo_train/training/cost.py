@@ -7,12 +7,15 @@ whole devices, with whatever else ran on them.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from calo_train.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 _POWERCAP = Path("/sys/class/powercap")
 _JOULES_PER_KWH = 3.6e6
 _SECONDS_PER_HOUR = 3600.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,10 @@ def recorded_cost(run: RunFolder, *, num_gpus: int) -> Iterator[None]:
     finally:
         if run.record_file.is_file():
             new = cost_since(start, num_gpus=num_gpus)
-            run.change_record(lambda record: {"cost": added(record.get("cost", {}), new)})
+            try:
+                run.change_record(lambda record: {"cost": added(record.get("cost", {}), new)})
+            except MachineError as error:  # a full disk must not hide why the block ended
+                _log.warning("the cost is not recorded: %s: %s", error.what, error.where)
 
 
 def cost_since(start: Reading, *, num_gpus: int) -> dict[str, float]:

@@ -155,8 +155,9 @@ class GroupModule(LightningModule):
             return losses.detach()
 
         losses = self._side_by_side.map(carry_back, self.stacks)
-        for stack, of_stack in zip(self.stacks, losses, strict=True):
-            stack.add_losses(of_stack)
+        sums = self._over_processes([of_stack.sum(dim=1) for of_stack in losses])
+        for stack, of_stack in zip(self.stacks, sums, strict=True):
+            stack.add_losses(of_stack, stored.num_showers)
         if self._steps.is_step(self.epoch, self.batch):
             self._sum_gradients()
             self._require_finite(losses, self._clip_gradients(), batch, inputs)
@@ -182,16 +183,20 @@ class GroupModule(LightningModule):
         return [stack.clip_gradients(limit) for stack in self.stacks]
 
     def _sum_gradients(self) -> None:
-        if self.trainer.world_size == 1:
-            return
         parameters = (p for stack in self.stacks for p in stack.flows.parameters())
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        for gradient, summed in zip(gradients, self._over_processes(gradients), strict=True):
+            if summed is not gradient:
+                gradient.copy_(summed)
+
+    def _over_processes(self, shares: list[Tensor]) -> list[Tensor]:
+        """Give the sums of tensors over the processes of the training, in one message."""
+        if self.trainer.world_size == 1:
+            return shares
+        flat = torch.cat([share.flatten() for share in shares])
         torch.distributed.all_reduce(flat)
-        offset = 0
-        for gradient in gradients:
-            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-            offset += gradient.numel()
+        pieces = torch.split(flat, [share.numel() for share in shares])
+        return [piece.view_as(share) for piece, share in zip(pieces, shares, strict=True)]
 
     def _require_finite(
         self,

@@ -135,10 +135,10 @@ class JointParts(nn.Module):
         for kept, new in pairs:
             kept.lerp_(new, 1 - decay)
 
-    def add_losses(self, losses: Tensor) -> None:
-        """Count the losses (L, n) of a batch."""
-        self.loss_sums += losses.sum(dim=1)
-        self.num_showers += losses.shape[1]
+    def add_losses(self, sums: Tensor, num_showers: int) -> None:
+        """Count a batch: the sums (L,) of the losses of all its showers, over all processes."""
+        self.loss_sums += sums
+        self.num_showers += num_showers
 
     def take_mean_losses(self) -> list[float]:
         """Give the mean training loss of each part in the epoch, and start the next."""

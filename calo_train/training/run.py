@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -309,8 +309,11 @@ def _record_end(run: RunFolder, error: CaloTrainError) -> None:
     if not run.record_file.is_file():
         return
     state = "stopped" if isinstance(error, Stopped) else "failed"
-    run.update_record(state=state, message=error.what)
     (_log.info if state == "stopped" else _log.error)("%s: %s", error.what, error.where)
+    try:
+        run.update_record(state=state, message=error.what)
+    except MachineError as unwritten:  # a full disk: the reason for the end comes first
+        _log.warning("the end is not recorded: %s: %s", unwritten.what, unwritten.where)
 
 
 def _write_generator(
@@ -375,7 +378,7 @@ def require_no_other(run: RunFolder, only: str | None) -> None:
 @contextmanager
 def _logged(run: RunFolder) -> Iterator[None]:
     """Copy the log into train.log for the time of a with-block."""
-    handler = logging.FileHandler(run.log_file, encoding="utf-8")
+    handler = _RunLog(run.log_file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("calo_train")
     logger.addHandler(handler)
@@ -383,4 +386,12 @@ def _logged(run: RunFolder) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    """A log that a full disk leaves short: the command's own message says what happened."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Drop the line, where logging would print a traceback for each."""

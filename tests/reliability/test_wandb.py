@@ -85,6 +85,9 @@ def test_killed_and_resumed_training_is_one_run_without_repeats(
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while ("energy", 1) not in epochs_of(tmp_path / RUN):  # the tracker outlives the kill
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     done = forked.run("calo-train", *words, cwd=tmp_path, log=tmp_path / "log")
     assert done.process.exitcode == 0, done.log
     starts = [path.name for path in (tmp_path / RUN / "wandb").glob("*run-*")]
@@ -182,7 +185,7 @@ def test_evaluation_goes_to_the_same_run(tmp_path: Path, tiny_data: Path) -> Non
     assert judged.name.rpartition("-")[2] == trained.name.rpartition("-")[2]
     (log,) = judged.glob("*.wandb")
     names = {name for row in history_of(log) for name in row}
-    assert any(name.endswith("/metrics") for name in names), names
+    assert any("/metrics/" in name for name in names), names
     assert len(names) > 5, "figures"
     host = os.uname().nodename.encode()
     for path in (tmp_path / RUN).rglob("*"):
