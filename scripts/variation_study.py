@@ -5,8 +5,8 @@
 
 takes the first N coarse showers of a file (or fine ones, which are summed), refines them
 over and over up to as many showers as the reference has, and judges the result by the reference,
-for every N and for as many rows as the reference has. SuperCalo (2308.11700) does this with drawn showers.
-Writes variation.json, .md, .png and .pdf, and the refined showers.
+for every N and for as many rows as the reference has. SuperCalo (2308.11700) does this with drawn
+showers. Writes variation.json, .md, .png and .pdf, and the refined showers.
 """
 
 from __future__ import annotations
