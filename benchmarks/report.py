@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -105,10 +104,12 @@ def write(rows: list[dict[str, Any]], threads: int) -> None:
     """Keep what was measured so far."""
     import torch
 
+    from calo_train.machine import processor_name
+
     result = {
         "threads": threads,
         "load_at_end": round(os.getloadavg()[0], 1),
-        "machine": {"cores": os.cpu_count(), "cpu": platform.machine()},
+        "machine": {"cores": os.cpu_count(), "cpu": processor_name()},
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         "reports": rows,
     }

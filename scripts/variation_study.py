@@ -5,8 +5,8 @@
 
 takes the first N coarse showers of a file (or fine ones, which are summed), refines them
 over and over up to as many showers as the reference has, and judges the result by the reference,
-for every N and for all rows of the file. SuperCalo (2308.11700) does this with drawn showers.
-Writes variation.json, .md, .png and .pdf, and the refined showers.
+for every N and for as many rows as the reference has. SuperCalo (2308.11700) does this with drawn
+showers. Writes variation.json, .md, .png and .pdf, and the refined showers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calo_train.cli.errors import log_to_stderr, run_command
-from calo_train.cli.evaluation_inputs import InputRequest, open_inputs
 from calo_train.cli.inputs import generator_folder
 from calo_train.errors import UsageError
 from calo_train.evaluation.classifiers.catalogue import ClassifierRequest
@@ -28,6 +27,7 @@ from calo_train.evaluation.comparison import evaluate
 from calo_train.evaluation.figures.style import house_style
 from calo_train.evaluation.metrics import metrics_of
 from calo_train.evaluation.results import Settings
+from calo_train.evaluation.shower_set import ShowerSet
 from calo_train.families.generator import Generator, load_generator
 from calo_train.machine import available_cores
 from calo_train.sampling.coarse_showers import open_coarse
@@ -83,21 +83,24 @@ def study(
     with open_paths(paths, geometry=generator.geometry) as known:
         num_showers = known.num_showers
     with open_coarse(coarse, generator) as given:
-        available = len(given)
+        available = min(len(given), num_showers)  # further rows would not be taken
     numbers = _numbers(numbers, available)
     samples = [
         refine(generator, coarse, number, num_showers, out / f"from_{number}.h5", seed)
         for number in numbers
     ]
-    inputs = open_inputs(InputRequest(samples, reference, seed=seed, is_extrapolating=True))
-    protocols = ClassifierRequest(tuple(classifiers)).protocols(inputs.reference.geometry)
+    judged = [
+        _opened(f"from {n}", [file], generator) for n, file in zip(numbers, samples, strict=True)
+    ]
+    truth = _opened("reference", paths, generator)
+    protocols = ClassifierRequest(tuple(classifiers)).protocols(generator.geometry)
     settings = Settings(
         generator.threshold,
         seed=seed,
         classifiers=protocols,
         allow_different_energies=True,  # few coarse showers have few energies
     )
-    metrics = metrics_of(evaluate(inputs.samples, inputs.reference, settings, inputs.training))
+    metrics = metrics_of(evaluate(judged, truth, settings))
     found = {
         "settings": {
             "run": run.name,
@@ -112,8 +115,13 @@ def study(
     return found
 
 
+def _opened(label: str, paths: list[Path], generator: Generator) -> ShowerSet:
+    """Open files as showers of the generator's detector; a CaloChallenge file names none."""
+    return ShowerSet(label, open_paths(paths, geometry=generator.geometry))
+
+
 def _numbers(numbers: list[int], available: int) -> list[int]:
-    """Sort the wanted numbers, all rows of the file last."""
+    """Sort the wanted numbers, all rows that can be taken last."""
     if min(numbers) < 1 or max(numbers) > available:
         raise UsageError(
             f"{min(numbers)} to {max(numbers)} coarse showers are asked for",

@@ -49,9 +49,11 @@ def generator_folder(path: Path) -> Path:
     if (path / RUN_FILE).is_file():
         missing = missing_parts(path)
         shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
+        words = (
+            f"{len(missing)} parts are missing ({shown})" if missing else "nothing is trained yet"
+        )
         raise DataError(
-            f"this run is not finished: {len(missing)} parts are missing"
-            + (f" ({shown})" if missing else ""),
+            f"this run is not finished: {words}",
             where=str(path),
             do="run its calo-train command again; it goes on where it stopped",
         )

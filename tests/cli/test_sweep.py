@@ -10,13 +10,16 @@ import time
 from typing import TYPE_CHECKING
 
 import commands
-import detectors
 import pytest
 
 from calo_train.cli.slurm import resources
+from calo_train.cli.sweep_evaluation import judged_sweep, table_text
 from calo_train.cli.sweep_points import sweep_name, sweep_points
 from calo_train.errors import UsageError
+from calo_train.evaluation.sweep_table import sweep_table
 from calo_train.training.compose import composed_run
+from calo_train.training.ledger import Point, SweepFolder
+from calo_train.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,26 +80,54 @@ def test_stopped_sweep_starts_no_further_point_and_goes_on(
     assert "going on at epoch" in output
 
 
-def test_evaluation_of_a_sweep_names_the_best_training(tmp_path: Path, tiny_data: Path) -> None:
-    """One table, best first; a point that is not done is named and left out."""
-    arguments = commands.tiny_training(tiny_data, "seed=0,1", "name=seeds")
-    done = commands.run("calo-train", "-m", *arguments, "--quiet", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    reference = detectors.write_showers(tmp_path / "test.h5", detectors.cartesian(), 200, seed=1)
-    judged = commands.run(
-        "calo-eval", "runs/sweeps/seeds", "--reference", str(reference), "--classifier", "none",
-        "-n", "100", "--quiet", cwd=tmp_path,
-    )  # fmt: skip
-    assert judged.returncode == 0, judged.stderr
-    report = tmp_path / "runs/sweeps/seeds/report"
-    with (report / "sweep.csv").open(encoding="utf-8", newline="") as file:
+def _finished_sweep(runs: Path) -> SweepFolder:
+    """A ledger of three points, the last of which has not finished."""
+    ledger = SweepFolder.of(runs, "seeds")
+    for seed in range(3):
+        folder = runs / "native" / "l2lflows" / f"seeds-seed={seed}"
+        ledger.add(Point(str(seed), (f"seed={seed}",), folder, {"only": None}))
+        run = RunFolder(folder)
+        run.create({})
+        run.write_record({"state": "finished" if seed < 2 else "stopped"})
+    return ledger
+
+
+def _sample(separation: float) -> dict[str, object]:
+    observable = {"separation": separation, "separation_floor": 0.01}
+    return {"classifiers": {}, "observables": {"energy": observable}, "verdict": "at the floor"}
+
+
+def test_evaluation_of_a_sweep_names_the_best_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has finished is judged together, best first; what has not is named."""
+    ledger = _finished_sweep(tmp_path)
+    sweep = judged_sweep([ledger.path])
+    assert sweep is not None
+    assert [path.name for path in sweep.targets] == ["seeds-seed=0", "seeds-seed=1"]
+    assert "1 of 3 trainings are not judged: seed=2 (missing)" in caplog.text
+    found = sweep.write_table({"samples": [_sample(0.3), _sample(0.2)]}, tmp_path)
+    assert "best by mean separation: l2lflows/seeds-seed=1" in table_text(found, tmp_path)
+    with (tmp_path / "sweep.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    separations = [float(row["mean separation"]) for row in rows]
-    assert separations == sorted(separations)
-    assert {row["seed"] for row in rows} == {"0", "1"}
-    assert f"best by mean separation: {rows[0]['run']}" in judged.stdout
-    assert rows[0]["run"] in (report / "sweep.html").read_text(encoding="utf-8")
-    assert (report / "report.html").is_file()
+    assert [(row["seed"], row["mean separation"]) for row in rows] == [("1", "0.2"), ("0", "0.3")]
+    assert "l2lflows/seeds-seed=1" in (tmp_path / "sweep.html").read_text(encoding="utf-8")
+
+
+def test_classifier_decides_where_there_is_one() -> None:
+    """The lower AUC is the better generator, whatever the separations say."""
+    samples = [_sample(0.1), _sample(0.2)]
+    for sample, auc in zip(samples, (0.8, 0.6), strict=True):
+        sample["classifiers"] = {"high": {"auc": auc, "auc_floor": 0.5}}
+    found = sweep_table({"samples": samples}, [("a", ["seed=0"]), ("b", ["seed=1"])])
+    assert (found.judge, found.best["run"]) == ("AUC high", "b")
+
+
+def test_what_is_no_sweep_is_left_to_the_evaluation(tmp_path: Path) -> None:
+    assert judged_sweep([tmp_path]) is None
+    ledger = _finished_sweep(tmp_path)
+    with pytest.raises(UsageError, match="by itself"):
+        judged_sweep([ledger.path, tmp_path])
 
 
 def test_swept_values_enter_the_names_of_runs() -> None:

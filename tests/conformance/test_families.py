@@ -24,6 +24,7 @@ from calo_train.evaluation.results import Settings
 from calo_train.evaluation.shower_set import ShowerSet
 from calo_train.families.generator import load_generator
 from calo_train.quantities import Spectrum
+from calo_train.references import bibtex
 from calo_train.sampling.draw import draw_to_file
 from calo_train.sampling.request import SampleRequest
 from calo_train.showers.source import open_paths
@@ -180,3 +181,9 @@ def test_teacher_and_student_draw_from_one_generator(family: str, tmp_path: Path
     )
     assert np.array_equal(default, student)
     assert not np.array_equal(default, teacher)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_papers_of_a_family_can_be_cited(family: str, tmp_path: Path) -> None:
+    papers = _case(family, "polar", tmp_path).config("cited").family.papers
+    assert bibtex(papers).count("@") == len(papers) > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from calo_train.errors import DataError, UsageError
 from calo_train.families.contracts import (
@@ -59,6 +59,7 @@ class CaloFlowStudent(StudentSettings):
 class CaloFlow(Family):
     """Hyperparameters of CaloFlow; `conf/model/caloflow.yaml` holds the papers' with sources."""
 
+    papers: ClassVar[tuple[str, ...]] = ("caloflow", "caloflow2", "maf", "spline-flows")
     sampler: str = TEACHER
     energy_flow: FlowSettings = field(default_factory=FlowSettings)
     voxel_flow: FlowSettings = field(default_factory=FlowSettings)

@@ -9,7 +9,7 @@ is built.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from calo_train.errors import DataError, UsageError
 from calo_train.families.contracts import (
@@ -41,6 +41,7 @@ _HEADROOM = 1.1  # of an automatic unit over the largest layer energy of the tra
 class ICaloFlow(Family):
     """Hyperparameters of iCaloFlow; `conf/model/icaloflow.yaml` holds the paper's with sources."""
 
+    papers: ClassVar[tuple[str, ...]] = ("icaloflow", "caloflow2", "maf", "spline-flows")
     sampler: str = TEACHER
     energy_flow: FlowSettings = field(default_factory=FlowSettings)
     first_layer_flow: FlowSettings = field(default_factory=FlowSettings)

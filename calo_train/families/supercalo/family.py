@@ -9,7 +9,7 @@ something is built.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from calo_train.errors import DataError, UsageError
 from calo_train.families.contracts import (
@@ -51,6 +51,7 @@ _LAYER_HEADROOM = 1.1
 class SuperCalo(Family):
     """Hyperparameters of SuperCalo; `conf/model/supercalo.yaml` holds the paper's with sources."""
 
+    papers: ClassVar[tuple[str, ...]] = ("supercalo", "maf", "spline-flows")
     coarse: dict[str, int] | None = None  # cells of each axis, and layers (z), in a coarse voxel
     coarse_showers: str = "drawn"
     energy_flow: FlowSettings = field(default_factory=FlowSettings)
