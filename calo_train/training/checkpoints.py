@@ -34,6 +34,7 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
+_PROBE_BYTES = 1 << 20  # more than a full disk still takes
 _log = logging.getLogger(__name__)
 
 
@@ -41,10 +42,21 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` as the last checkpoint of `folder`."""
     last = folder / LAST
     with replacing(last) as temporary:
-        torch.save(state, temporary)
+        _write(state, temporary)
         _load(temporary)  # proves the new one before the old one goes
         if last.exists():
             last.replace(folder / PREVIOUS)
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    """Write with torch; what the file system refuses is an OSError."""
+    try:
+        torch.save(state, path)
+    except RuntimeError:
+        # torch tells of a full disk as of a bug of its own; a plain write tells the reason.
+        with path.open("ab") as rest:
+            rest.write(bytes(_PROBE_BYTES))
+        raise
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
