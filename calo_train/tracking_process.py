@@ -12,6 +12,7 @@ import netrc
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -138,8 +139,9 @@ def _finish(run: Any, limit: float) -> None:
 
 
 def _say(level: str, text: str) -> None:
-    sys.stdout.write(f"{level} {text}\n")
-    sys.stdout.flush()
+    with suppress(OSError):  # nobody listens when the command was killed; the run goes on
+        sys.stdout.write(f"{level} {text}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
