@@ -17,7 +17,7 @@ from calo_train.training.compose import composed_run
 from calo_train.training.data import prepare_data
 from calo_train.training.lock import owned
 from calo_train.training.plan import plan_groups
-from calo_train.training.run import build_module, train
+from calo_train.training.run import build_module, planned_work, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ def test_checkpoint_of_another_format_is_refused(tiny_data: Path) -> None:
     data = prepare_data(config)
     stages = config.family.stages(data.geometry, data.statistics, data.threshold)
     (group,) = plan_groups(stages, only="energy", sizes={"energy": 1})
-    module = build_module(config, group, data)
+    module = build_module(config, group, planned_work(config, group, data), data)
     with pytest.raises(DataError, match="format 1") as refused:
         module.load_checkpoint_state({"format": 1, "epoch": 3, "batch": 0})
     assert "restart=true" in str(refused.value)
