@@ -15,6 +15,7 @@ import logging
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,10 @@ from calo_train.training.data import TrainingData, prepare_data
 from calo_train.training.fit import FitContext, fit_group
 from calo_train.training.plan import Group, plan_groups
 from calo_train.training.provenance import describe_hardware, describe_program
-from calo_train.training.run import build_module
+from calo_train.training.run import build_module, planned_work
 from calo_train.training.run_folder import RunFolder
 from calo_train.training.stopping import StopRequest
-from calo_train.training.work import WorkDisplay, total_work
+from calo_train.training.work import WorkDisplay
 
 if TYPE_CHECKING:
     from calo_train.training.config import RunConfig
@@ -83,9 +84,9 @@ def _ours(config: RunConfig, group: Group, data: TrainingData) -> float:
 
 
 def _fit(config: RunConfig, group: Group, data: TrainingData, num_epochs: int) -> float:
-    module = build_module(config, group, data)
-    module.num_epochs = num_epochs
-    with tempfile.TemporaryDirectory() as folder, Progress("", total_work([module])) as progress:
+    work = replace(planned_work(config, group, data), num_epochs=num_epochs)
+    module = build_module(config, group, work, data)
+    with tempfile.TemporaryDirectory() as folder, Progress("", work.total) as progress:
         lock = Path(folder) / "lock"
         lock.touch()
         context = FitContext(
