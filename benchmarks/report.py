@@ -78,6 +78,7 @@ def judge(case: Case, folder: Path, threads: int) -> dict[str, Any]:
     return {
         "dataset": case.dataset,
         "showers": f"2 x {case.num_showers}",
+        "threads": threads,
         "files": [path.name for path in case.files],
         "wall": round(wall, 1),
         "cpu": round(used.ru_utime + used.ru_stime, 1),
@@ -100,14 +101,13 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
     return found
 
 
-def write(rows: list[dict[str, Any]], threads: int) -> None:
+def write(rows: list[dict[str, Any]]) -> None:
     """Keep what was measured so far."""
     import torch
 
     from calo_train.machine import processor_name
 
     result = {
-        "threads": threads,
         "load_at_end": round(os.getloadavg()[0], 1),
         "machine": {"cores": os.cpu_count(), "cpu": processor_name()},
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
@@ -127,7 +127,7 @@ def main() -> None:
     for case in cases(arguments):
         with tempfile.TemporaryDirectory(prefix="calo-report-") as folder:
             rows.append(judge(case, Path(folder), arguments.threads))
-        write(rows, arguments.threads)
+        write(rows)
         print(json.dumps(rows[-1], indent=2))
 
 

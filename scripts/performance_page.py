@@ -81,9 +81,8 @@ _OBSERVABLES = """
 All observables of `calo-eval` and the official CaloChallenge separation powers (with one
 repetition of their floor) of {showers} showers of data-set-2 size that lie in memory, against the
 official observables and separation powers in plain numpy: layer by layer, float64, whole arrays
-({peer_showers}). Medians over rounds of the benchmark ({rounds}). numpy takes one thread: with
-free cores the ratio of wall times is that of CPU times, times the threads of calo-train. The wall
-times here were taken on a busy machine.
+({peer_showers}). Medians over rounds of the benchmark ({rounds}). numpy takes one thread; those of
+calo-train overlap in a part of its work only.
 
 | | CPU time | wall time | ratio, CPU | ratio, wall | memory |
 | --- | --- | --- | --- | --- | --- |
@@ -112,11 +111,11 @@ published times on other machines, in the same unit: iCaloFlow 8,179 ms (teacher
 _REPORT = """
 ## A plain report
 
-`calo-eval` as a user calls it, reduced classifiers and all figures in, on one thread of a machine
-that other work shared. Showers are resampled from Monte Carlo files.
+`calo-eval` as a user calls it, reduced classifiers and all figures in, on a machine that other
+work shared. Showers are resampled from Monte Carlo files.
 
-| data set | showers | CPU time | wall time | memory |
-| --- | --- | --- | --- | --- |
+| data set | showers | threads | CPU time | wall time | memory |
+| --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -179,13 +178,14 @@ def _report(found: dict[str, Any]) -> str:
         table_row(
             f"`{entry['dataset']}`",
             entry["showers"],
+            entry["threads"],
             *(f"{entry[clock]:.0f} s" for clock in ("cpu", "wall")),
             gibibytes(entry["peak_bytes"]),
         )
         for entry in found["reports"]
     ]
     machine = found["machine"]
-    line = machine_line(machine["cpu"], found["threads"], found["versions"])
+    line = machine_line(machine["cpu"], None, found["versions"])
     return _REPORT + "".join(rows) + line
 
 

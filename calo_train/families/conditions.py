@@ -22,18 +22,17 @@ class ConditionContext:
     condition is scaled to [-1, 1] over its trained domain `ranges`.
     """
 
-    names: tuple[str, ...]
     ranges: Mapping[str, tuple[float, float]]
     scale_incident_energy: Callable[[Tensor], Tensor]
 
     @property
     def num_columns(self) -> int:
-        return len(self.names)
+        return len(self.ranges)
 
     def columns(self, conditions: Mapping[str, Tensor]) -> Tensor:
         """Give the context (n, columns) of conditions name -> (n,)."""
         others = [
-            self._scaled(name, conditions[name]) for name in self.names if name != INCIDENT_ENERGY
+            self._scaled(name, conditions[name]) for name in self.ranges if name != INCIDENT_ENERGY
         ]
         incident = self.scale_incident_energy(conditions[INCIDENT_ENERGY])
         return torch.stack([*others, incident], dim=1)

@@ -55,12 +55,11 @@ class Preparation:
         def energy(key: str) -> float:
             return parse_quantity(getattr(family, key), "energy", where=f"model.{key}")
 
-        ranges = statistics.condition_range
         scale = partial(_logarithm, unit=family.incident_unit(statistics))
         slices = [s for s in geometry.layer_slices if s.stop - s.start > 1]
         return cls(
             geometry=geometry,
-            conditions=ConditionContext(tuple(ranges), ranges, scale),
+            conditions=ConditionContext(statistics.condition_range, scale),
             visible_scale=family.visible_scale(geometry, statistics),
             layer_unit=family.layer_unit(statistics),
             energy_noise=energy("energy_flow_noise"),
@@ -114,14 +113,6 @@ class Preparation:
 
     def _shared(self, device: torch.device) -> Tensor:
         return torch.tensor(self.shared, dtype=torch.int64, device=device)
-
-
-def add_noise(energies: Tensor, width: float, random: torch.Generator) -> Tensor:
-    """Add fresh uniform noise of 0 to `width` MeV to each voxel."""
-    noise = torch.rand(
-        energies.shape, generator=random, device=energies.device, dtype=energies.dtype
-    )
-    return energies + width * noise
 
 
 def _logarithm(energy: Tensor, *, unit: float) -> Tensor:

@@ -17,9 +17,9 @@ from calo_train.families.caloflow.networks import (
     build_student,
     build_voxel_flow,
 )
-from calo_train.families.caloflow.preparation import add_noise
 from calo_train.families.contracts import PartInput, ShowerBatch, Stage
 from calo_train.families.deposits import layer_sums
+from calo_train.families.noise import add_noise
 from calo_train.nn import PackedFlow, pack
 from calo_train.nn.distillation import DistillationInput, DistilledFlow
 

@@ -174,8 +174,7 @@ class ICaloFlow(Family):
         from calo_train.families.conditions import ConditionContext
         from calo_train.families.icaloflow.features import incident_energy_context
 
-        ranges = statistics.condition_range
-        return ConditionContext(tuple(ranges), ranges, incident_energy_context)
+        return ConditionContext(statistics.condition_range, incident_energy_context)
 
 
 def _grid(shape: tuple[int, int]) -> str:

@@ -21,14 +21,3 @@ def share_features(voxels: Tensor) -> Tensor:
     Voxels hold dequantisation noise, which is positive: an empty layer has a sum, too.
     """
     return logit(voxels / voxels.sum(dim=-1, keepdim=True))
-
-
-def positive_uniform(shape: tuple[int, ...], random: torch.Generator, *, like: Tensor) -> Tensor:
-    """Draw uniform numbers in (0, 1], so that no sum of them vanishes."""
-    return 1 - torch.rand(shape, generator=random, device=like.device, dtype=like.dtype)
-
-
-def uniform_of_normals(normals: Tensor) -> Tensor:
-    """Map standard normal numbers to uniform ones by their distribution function."""
-    uniform: Tensor = torch.special.ndtr(normals)
-    return uniform

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from calo_train.families.deposits import apply_threshold
-from calo_train.families.icaloflow.features import positive_uniform
 from calo_train.families.icaloflow.networks import voxels_of_layer
+from calo_train.families.noise import positive_uniform
 from calo_train.nn.logit import inverse_logit, logit
 from calo_train.quantities import parse_quantity
 
@@ -79,12 +79,12 @@ class Preparation:
     def noisy_layer_features(self, layers: Tensor, random: torch.Generator) -> Tensor:
         """Give the features (n, layers) of the sums of layers (n, layers, d), one noise each."""
         sums = layers.sum(dim=2)
-        noise = positive_uniform(sums.shape, random, like=sums)
+        noise = positive_uniform(sums, random)
         return self.layer_features(sums + self.layer_noise * noise)
 
     def add_voxel_noise(self, voxels: Tensor, random: torch.Generator) -> Tensor:
         """Add fresh noise to every voxel."""
-        return voxels + self.voxel_noise * positive_uniform(voxels.shape, random, like=voxels)
+        return voxels + self.voxel_noise * positive_uniform(voxels, random)
 
     def layer_features(self, layer_energies: Tensor) -> Tensor:
         """Map layer energies to features, lambda(E) of the paper's code."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from calo_train.families.contracts import DrawnTile, Sampler
-from calo_train.families.icaloflow.features import share_features, uniform_of_normals
+from calo_train.families.icaloflow.features import share_features
 from calo_train.families.icaloflow.networks import (
     build_energy_flow,
     build_first_layer_flow,
@@ -18,8 +18,9 @@ from calo_train.families.icaloflow.networks import (
     build_next_layers_flow,
     build_next_layers_student,
 )
+from calo_train.families.noise import uniform_of_normals
+from calo_train.families.place import Place
 from calo_train.families.students import STUDENT, pack_student
-from calo_train.nn import PackedFlow, pack
 from calo_train.nn.logit import count_clipped, inverse_logit
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from calo_train.families.icaloflow.family import ICaloFlow
     from calo_train.families.icaloflow.preparation import Preparation
     from calo_train.geometry import Geometry
+    from calo_train.nn import PackedFlow
     from calo_train.nn.inverse_autoregressive import InverseAutoregressiveFlow, PackedInverseFlow
 
     VoxelFlow = PackedFlow | PackedInverseFlow
@@ -55,13 +57,12 @@ class ICaloFlowSampler(Sampler):
     ) -> None:
         self.tile = family.tile
         self._preparation = preparation
-        self._dtype = dtype
-        self._device = device
+        self._place = Place(dtype, device)
         layers, d = preparation.num_layers, preparation.num_voxels
         self._sizes = [layers, layers * d, (layers - 1) * d] if d > 1 else [layers, 0, 0]
         self.num_normals = sum(self._sizes)
 
-        packing = _Packing(family, preparation, parts, dtype, device)
+        packing = _Packing(family, preparation, parts, self._place)
         self._energy_flow = packing.teacher(build_energy_flow, "energy/0")
         self._voxel_flows = packing.voxel_flows()
 
@@ -69,11 +70,9 @@ class ICaloFlowSampler(Sampler):
     def draw(self, normals: Tensor, conditions: Mapping[str, Tensor]) -> DrawnTile:
         """Draw a tile; repairs count voxels that left the flows' range and were clipped."""
         preparation = self._preparation
-        base = normals.to(self._device, self._dtype)
+        base = self._place.take(normals)
         layer_base, voxel_base, noise_base = torch.split(base, self._sizes, dim=1)
-        columns = preparation.conditions.columns(
-            {name: values.to(self._device, self._dtype) for name, values in conditions.items()}
-        )
+        columns = preparation.conditions.columns(self._place.take_all(conditions))
         layer_energies = preparation.layer_energies(self._energy_flow.inverse(layer_base, columns))
         if preparation.num_voxels == 1:
             return DrawnTile(layer_energies.float())
@@ -88,8 +87,8 @@ class ICaloFlowSampler(Sampler):
         """Draw layers (n, layers, d), each from the one before as it is read out."""
         preparation = self._preparation
         layer_features = preparation.layer_features(layer_energies)
-        energies = torch.empty(voxel_base.shape, dtype=torch.float32, device=self._device)
-        num_clipped = torch.zeros(len(energies), dtype=torch.int64, device=self._device)
+        energies = torch.empty(voxel_base.shape, dtype=torch.float32, device=self._place.device)
+        num_clipped = torch.zeros(len(energies), dtype=torch.int64, device=self._place.device)
         context = preparation.first_context(columns, layer_features)
         for layer, flow in enumerate(self._flow_of_each_layer()):
             features = flow.inverse(voxel_base[:, layer], context)
@@ -100,7 +99,7 @@ class ICaloFlowSampler(Sampler):
                 break
             noise = preparation.voxel_noise * uniform_of_normals(noise_base[:, layer])
             previous = share_features(voxels + noise)
-            following = torch.full((len(energies), 1), layer + 1, device=self._device)
+            following = torch.full((len(energies), 1), layer + 1, device=self._place.device)
             context = preparation.next_context(
                 columns, layer_features, previous[:, None], following
             )[:, 0]
@@ -115,13 +114,12 @@ class ICaloFlowSampler(Sampler):
 
 @dataclass(frozen=True)
 class _Packing:
-    """Where weights come from, and the precision and place that flows are packed for."""
+    """Where weights come from, and the place that flows are packed for."""
 
     family: ICaloFlow
     preparation: Preparation
     parts: Mapping[str, Mapping[str, Tensor]]
-    dtype: torch.dtype
-    device: torch.device
+    place: Place
 
     def voxel_flows(self) -> list[VoxelFlow]:
         """Give what draws layer 0 and what draws the others, as far as there are any."""
@@ -142,15 +140,13 @@ class _Packing:
         return flows
 
     def teacher(self, build: Callable[[ICaloFlow, Geometry, int], Flow], part: str) -> PackedFlow:
-        flow = self._built(build)
-        flow.load_state_dict(dict(self.parts[part]))
-        return pack(flow.eval(), dtype=self.dtype, device=self.device)
+        return self.place.pack(self._built(build), self.parts[part])
 
     def student(
         self, build: Callable[[ICaloFlow, Geometry, int], InverseAutoregressiveFlow], part: str
     ) -> PackedInverseFlow:
-        student = self._built(build)
-        return pack_student(student, self.parts, part, dtype=self.dtype, device=self.device)
+        student, place = self._built(build), self.place
+        return pack_student(student, self.parts, part, dtype=place.dtype, device=place.device)
 
     def _built(self, build: Callable[[ICaloFlow, Geometry, int], Built]) -> Built:
         num_conditions = self.preparation.conditions.num_columns

@@ -131,5 +131,4 @@ class L2LFlows(Family):
         from calo_train.families.conditions import ConditionContext
         from calo_train.families.l2lflows.features import incident_energy_context
 
-        ranges = statistics.condition_range
-        return ConditionContext(tuple(ranges), ranges, incident_energy_context)
+        return ConditionContext(statistics.condition_range, incident_energy_context)

@@ -11,19 +11,15 @@ from torch import Tensor
 from calo_train.families.contracts import DrawnTile, Sampler
 from calo_train.families.l2lflows.features import renormalise_and_cut
 from calo_train.families.l2lflows.networks import build_causal_flow, build_energy_flow
-from calo_train.nn import PackedFlow, pack
+from calo_train.families.place import Place
 from calo_train.nn.logit import count_clipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from nflows.flows import Flow
-
     from calo_train.families.l2lflows.family import L2LFlows
     from calo_train.families.l2lflows.stages import Preparation
     from calo_train.geometry import Geometry
-
-_BLOCK = 1 << 17  # voxels that pass through all steps of the end together
 
 
 class L2LFlowsSampler(Sampler):
@@ -46,17 +42,11 @@ class L2LFlowsSampler(Sampler):
         self.tile = family.tile
         self.num_normals = geometry.num_layers + geometry.num_voxels
         self._preparation = preparation
-        self._dtype = dtype
-        self._device = device
-
-        def packed(flow: Flow, weights: Mapping[str, Tensor]) -> PackedFlow:
-            flow.load_state_dict(dict(weights))
-            return pack(flow.eval(), dtype=dtype, device=device)
-
+        self._place = Place(dtype, device)
         energy_flow = build_energy_flow(family, geometry, num_conditions)
-        self._energy_flow = packed(energy_flow, parts["energy/0"])
+        self._energy_flow = self._place.pack(energy_flow, parts["energy/0"])
         self._causal_flows = [
-            packed(
+            self._place.pack(
                 build_causal_flow(family, geometry, num_conditions, layer),
                 parts[f"causal/{layer}"],
             )
@@ -67,10 +57,8 @@ class L2LFlowsSampler(Sampler):
     def draw(self, normals: Tensor, conditions: Mapping[str, Tensor]) -> DrawnTile:
         """Draw a tile; repairs count voxels that left the flows' range and were clipped."""
         preparation = self._preparation
-        base = normals.to(self._device, self._dtype)
-        columns = preparation.conditions.columns(
-            {name: values.to(self._device, self._dtype) for name, values in conditions.items()}
-        )
+        base = self._place.take(normals)
+        columns = preparation.conditions.columns(self._place.take_all(conditions))
         num_layers = preparation.geometry.num_layers
         layer_features = self._energy_flow.inverse(base[:, :num_layers], columns)
         layer_energies = preparation.layer_energies(layer_features)
@@ -87,10 +75,10 @@ class L2LFlowsSampler(Sampler):
         preparation = self._preparation
         num_voxels = preparation.geometry.num_voxels
         energies = torch.empty(
-            len(layer_energies), num_voxels, dtype=torch.float32, device=self._device
+            len(layer_energies), num_voxels, dtype=torch.float32, device=self._place.device
         )
-        num_clipped = torch.zeros(len(energies), dtype=torch.int64, device=self._device)
-        for rows in self._blocks(num_voxels):
+        num_clipped = torch.zeros(len(energies), dtype=torch.int64, device=self._place.device)
+        for rows in self._place.blocks(self.tile, num_voxels):
             for layers, voxels in _runs_of_equal_layers(preparation.geometry):
                 stacked = torch.stack([layer[rows] for layer in features[layers]], dim=1)
                 num_clipped[rows] += count_clipped(stacked)
@@ -100,11 +88,6 @@ class L2LFlowsSampler(Sampler):
                     preparation.threshold,
                 ).flatten(1)
         return DrawnTile(energies, {"voxels_clipped": num_clipped})
-
-    def _blocks(self, num_voxels: int) -> Iterator[slice]:
-        """Cut a tile so that a block stays in the processor's cache; a GPU takes it whole."""
-        num_rows = max(_BLOCK // num_voxels, 1) if self._device.type == "cpu" else self.tile
-        return (slice(first, first + num_rows) for first in range(0, self.tile, num_rows))
 
 
 def _runs_of_equal_layers(geometry: Geometry) -> Iterator[tuple[slice, slice]]:

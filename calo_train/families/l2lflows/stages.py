@@ -17,6 +17,7 @@ from calo_train.families.l2lflows.networks import (
     build_energy_flow,
     previous_layers,
 )
+from calo_train.families.noise import add_noise
 from calo_train.nn.logit import inverse_logit, logit
 from calo_train.quantities import parse_quantity
 
@@ -165,13 +166,7 @@ class CausalStage(Stage):
             preparation.draw_layer_energies(batch, random),
             preparation.conditions.columns(batch.conditions),
         )
-        uniform = torch.rand(
-            batch.energies.shape,
-            generator=random,
-            device=batch.energies.device,
-            dtype=batch.energies.dtype,
-        )
-        noisy = batch.energies + preparation.voxel_noise * uniform
+        noisy = add_noise(batch.energies, preparation.voxel_noise, random)
         slices = preparation.geometry.layer_slices
 
         @cache

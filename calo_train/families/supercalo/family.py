@@ -152,7 +152,8 @@ class SuperCalo(Family):
         device: torch.device,
     ) -> Sampler:
         """Build the full chain from the weights `energy/0`, `coarse/0` and `upsampling/0`."""
-        from calo_train.families.supercalo.sampler import ChainSampler, Place
+        from calo_train.families.place import Place
+        from calo_train.families.supercalo.sampler import ChainSampler
         from calo_train.families.supercalo.stages import Preparation
 
         if self.coarse_showers == "given":
@@ -184,7 +185,8 @@ class SuperCalo(Family):
         device: torch.device,
     ) -> Refiner:
         """Build the super-resolution of given coarse showers from `energy/0`, `upsampling/0`."""
-        from calo_train.families.supercalo.sampler import CoarseRefiner, Place
+        from calo_train.families.place import Place
+        from calo_train.families.supercalo.sampler import CoarseRefiner
         from calo_train.families.supercalo.stages import Preparation
 
         preparation = Preparation(self, geometry, statistics, threshold)
@@ -217,5 +219,4 @@ class SuperCalo(Family):
         from calo_train.families.conditions import ConditionContext
         from calo_train.families.supercalo.features import incident_energy_context
 
-        ranges = statistics.condition_range
-        return ConditionContext(tuple(ranges), ranges, incident_energy_context)
+        return ConditionContext(statistics.condition_range, incident_energy_context)

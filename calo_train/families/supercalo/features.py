@@ -33,11 +33,6 @@ def coarse_layer_context(layer_energy: Tensor) -> Tensor:
     return torch.log10(layer_energy) / 4
 
 
-def uniform_noise(shape: torch.Size, like: Tensor, random: torch.Generator) -> Tensor:
-    """Draw uniform numbers in (0, 1]: what they are added to has a logarithm."""
-    return 1 - torch.rand(shape, generator=random, device=like.device, dtype=like.dtype)
-
-
 def share_energy(features: Tensor, energy: Tensor) -> Tensor:
     """Share energies (n,) among fine voxels by features (n, d), which are logits of shares.
 

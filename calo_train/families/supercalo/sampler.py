@@ -6,7 +6,6 @@ function, so that a shower depends on its own numbers alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from calo_train.families.contracts import CoarseTile, DrawnTile, Refiner, Sampler
 from calo_train.families.deposits import apply_threshold
+from calo_train.families.noise import uniform_of_normals
 from calo_train.families.supercalo.features import (
     coarse_energies,
     scaled_to_sums,
@@ -25,39 +25,15 @@ from calo_train.families.supercalo.networks import (
     build_upsampling_flow,
 )
 from calo_train.families.supercalo.stages import Surroundings
-from calo_train.nn import PackedFlow, pack
 from calo_train.nn.logit import LOGIT_END, inverse_logit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nflows.flows import Flow
-
+    from calo_train.families.place import Place
     from calo_train.families.supercalo.stages import Preparation
 
 _BLOCK = 1 << 14  # coarse voxels whose context is built and whose shares are taken together
-
-
-@dataclass(frozen=True)
-class Place:
-    """Precision and device of the computation."""
-
-    dtype: torch.dtype
-    device: torch.device
-
-    def pack(self, flow: Flow, weights: Mapping[str, Tensor]) -> PackedFlow:
-        """Pack a flow with trained weights."""
-        flow.load_state_dict(dict(weights))
-        return pack(flow.eval(), dtype=self.dtype, device=self.device)
-
-    def take(self, values: Tensor) -> Tensor:
-        """Bring numbers here."""
-        return values.to(self.device, self.dtype)
-
-    def columns(self, preparation: Preparation, conditions: Mapping[str, Tensor]) -> Tensor:
-        """Give the context columns (n, C) of conditions."""
-        here = {name: self.take(values) for name, values in conditions.items()}
-        return preparation.conditions.columns(here)
 
 
 class ChainSampler(Sampler):
@@ -86,7 +62,7 @@ class ChainSampler(Sampler):
     @torch.inference_mode()
     def draw(self, normals: Tensor, conditions: Mapping[str, Tensor]) -> DrawnTile:
         """Draw a tile; repairs count fine voxels whose share left its range and was clipped."""
-        columns = self._place.columns(self._preparation, conditions)
+        columns = self._preparation.conditions.columns(self._place.take_all(conditions))
         of_layers, of_sums, of_coarse, of_fine = torch.split(normals, self._sizes, dim=1)
         layer_energies = self._layer_energies.draw(of_layers, columns)
         coarse = self._coarse(self._place.take(of_coarse), columns, layer_energies, of_sums)
@@ -103,7 +79,7 @@ class ChainSampler(Sampler):
         own = self._preparation
         largest = own.coarse_noise * own.grid.num_voxels / own.grid.num_layers
         sums = own.by_coarse_layer(layer_energies).sum(dim=2)
-        noisy = sums + largest * _uniform(self._place.take(of_sums))
+        noisy = sums + largest * uniform_of_normals(self._place.take(of_sums))
         features = self._flow.inverse(base, own.coarse_context(columns, noisy))
         return apply_threshold(coarse_energies(features, own.coarse_energy_unit), own.coarse_cut)
 
@@ -132,7 +108,7 @@ class CoarseRefiner(Refiner):
     ) -> DrawnTile:
         """Draw fine showers; coarse voxels below the threshold give none."""
         own, place = self._preparation, self._place
-        columns = place.columns(own, conditions)
+        columns = own.conditions.columns(place.take_all(conditions))
         of_layers, of_fine = torch.split(normals, self._sizes, dim=1)
         energies = place.take(coarse.energies)
         if coarse.layer_energies is not None:
@@ -186,7 +162,7 @@ class _Upsampling:
         own, grid = self._preparation, self._preparation.grid
         sizes = [grid.num_voxels, grid.fine.num_voxels]
         of_coarse, of_fine = torch.split(normals, sizes, dim=1)
-        uniform = _uniform(self._place.take(of_coarse))
+        uniform = uniform_of_normals(self._place.take(of_coarse))
         given = Surroundings(
             conditions=columns,
             layer_energies=layer_energies,
@@ -205,9 +181,3 @@ class _Upsampling:
             is_clipped = (features.abs() > LOGIT_END).sum(dim=1)
             num_clipped.index_add_(0, rows[0], is_clipped)
         return DrawnTile(own.ungrouped(fine), {"voxels_clipped": num_clipped})
-
-
-def _uniform(normals: Tensor) -> Tensor:
-    """Turn standard normal numbers into uniform ones."""
-    uniform: Tensor = torch.special.ndtr(normals)
-    return uniform

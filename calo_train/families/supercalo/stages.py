@@ -10,10 +10,10 @@ from torch import Tensor
 
 from calo_train.families.contracts import PartInput, ShowerBatch, Stage
 from calo_train.families.deposits import layer_sums
+from calo_train.families.noise import positive_uniform
 from calo_train.families.supercalo.features import (
     coarse_features,
     coarse_layer_context,
-    uniform_noise,
 )
 from calo_train.families.supercalo.networks import (
     build_coarse_flow,
@@ -142,7 +142,7 @@ class EnergyStage(Stage):
         """Give the logits of layer energies with one fresh noise value a layer."""
         own = self._preparation
         sums = layer_sums(batch.energies, own.grid.fine)
-        noisy = sums + own.layer_noise * uniform_noise(sums.shape, sums, random)
+        noisy = sums + own.layer_noise * positive_uniform(sums, random)
         context = own.conditions.columns(batch.conditions)
         part = PartInput(logit(noisy / own.layer_energy_unit), context)
         return lambda _index: part
@@ -169,7 +169,7 @@ class CoarseStage(Stage):
         """Give the logarithms of coarse voxels with fresh noise, and the sums of those."""
         own = self._preparation
         coarse = own.grouped(batch.energies).sum(dim=2)
-        noisy = coarse + own.coarse_noise * uniform_noise(coarse.shape, coarse, random)
+        noisy = coarse + own.coarse_noise * positive_uniform(coarse, random)
         columns = own.conditions.columns(batch.conditions)
         context = own.coarse_context(columns, own.by_coarse_layer(noisy).sum(dim=2))
         part = PartInput(coarse_features(noisy, own.coarse_energy_unit), context)
@@ -199,7 +199,7 @@ class UpsamplingStage(Stage):
         fine = own.grouped(batch.energies)
         around = fine.sum(dim=2)
         showers, coarse = self._chosen(around, random)
-        noisy = fine + own.fine_noise * uniform_noise(fine.shape, fine, random)
+        noisy = fine + own.fine_noise * positive_uniform(fine, random)
         given = Surroundings(
             conditions=own.conditions.columns(batch.conditions),
             layer_energies=layer_sums(batch.energies, own.grid.fine),
