@@ -171,10 +171,10 @@ def check_config(resolved: Mapping[str, Any]) -> RunConfig:
                 where="the composed configuration",
                 do=f"give it a value, or take it from {key}.yaml under calo_train/conf",
             )
-    for key in ("dataset", "model", "trainer", "logger"):
-        if not isinstance(resolved[key], Mapping):
+    for key in ("dataset", "model", "trainer", "logger", "launcher"):
+        if not isinstance(group := resolved.get(key, {}), Mapping):
             raise UsageError(
-                f"'{key}' is {resolved[key]!r}, not a group of keys",
+                f"'{key}' is {group!r}, not a group of keys",
                 where="the composed configuration",
                 do=f"choose one with {key}=NAME",
             )

@@ -60,11 +60,12 @@ class ShowerBytes(Target):
     def prepare(self, folder: Path) -> None:
         geometry = detectors.cartesian()
         showers = detectors.make_showers(geometry, 24)
-        for layout in ("native", "getting_high", "calochallenge"):
-            with create_showers(folder / layout, layout, geometry, attributes={}) as writer:
+        self._files = []
+        for layout in ("native", "getting_high", "calochallenge", "showerdata"):
+            path = folder / layout
+            with create_showers(path, layout, geometry, attributes={}) as writer:
                 writer.append(showers)
-        self._files = [(folder / name).read_bytes() for name in
-                       ("native", "getting_high", "calochallenge")]  # fmt: skip
+            self._files.append(path.read_bytes())
 
     def write(self, chance: random.Random, folder: Path) -> Path:
         path = folder / "mutated.h5"
@@ -213,7 +214,8 @@ def read_showers(path: Path) -> None:
     file = open_file(path)
     try:
         geometry = file.geometry or detectors.cartesian()
-        if file.geometry is None and file.num_voxels != geometry.num_voxels:
+        # Point clouds have no voxels of their own.
+        if file.geometry is None and file.num_voxels not in (0, geometry.num_voxels):
             return
         for start in {0, max(file.num_showers - 8, 0)}:
             file.read(start, min(start + 8, file.num_showers), geometry)
@@ -256,7 +258,7 @@ def mutated_tree(tree: Any, chance: random.Random) -> Any:
         elif place:
             index = chance.randrange(len(place))
             if chance.random() < 0.6:
-                place[index] = chance.choice(_ODD_VALUES)
+                place[index] = copy.deepcopy(chance.choice(_ODD_VALUES))
             else:
                 del place[index]
     return mutated
@@ -265,13 +267,13 @@ def mutated_tree(tree: Any, chance: random.Random) -> Any:
 def _mutate_mapping(place: dict[Any, Any], key: str, chance: random.Random) -> None:
     kind = chance.random()
     if kind < 0.6:
-        place[key] = chance.choice(_ODD_VALUES)
+        place[key] = copy.deepcopy(chance.choice(_ODD_VALUES))
     elif kind < 0.8:
         place.pop(key, None)
     elif kind < 0.9:
         place[chance.choice(_ODD_KEYS)] = place.pop(key, None)
     else:
-        place[chance.choice([0, None, 1.5, True])] = chance.choice(_ODD_VALUES)
+        place[chance.choice([0, None, 1.5, True])] = copy.deepcopy(chance.choice(_ODD_VALUES))
 
 
 def _containers(tree: Any) -> Any:

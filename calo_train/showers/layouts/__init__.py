@@ -55,6 +55,9 @@ def open_file(path: Path, *, units: Units | None = None) -> ShowerFile:
         with damage_told(path):
             layout = recognise(file, path)
             columns = layout.columns(file, path)
+            if columns.has_points:
+                file.close()
+                file = open_hdf5(path, is_ragged=True)
             opened = ShowerFile(path, file, layout, columns.with_units(units or Units()))
             if units is None:
                 opened.require_declared_units()

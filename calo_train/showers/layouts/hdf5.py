@@ -10,6 +10,7 @@ import importlib
 import math
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -17,10 +18,10 @@ import numpy as np
 
 from calo_train.errors import DataError, MachineError
 from calo_train.quantities import format_size
+from calo_train.showers.layouts.heaps import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _MAX_ROW_BYTES = 80 << 20  # ten million voxels in float64, the largest geometry that is accepted
 _MAX_CHUNK_BYTES = 1 << 30  # a chunk is decoded as a whole, whatever is asked of it
@@ -29,10 +30,13 @@ _COPY_AGAIN = "fetch or copy the file again"
 _ENDS = re.compile(r"eof = (\d+).*stored_eof = (\d+)")
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading, without a lock, so that a reader never disturbs a writer."""
+def open_hdf5(path: Path, *, is_ragged: bool = False) -> h5py.File:
+    """Open a file for reading, without a lock, so that a reader never disturbs a writer.
+
+    The arrays of a ragged one lie in heaps, which are watched.
+    """
     try:
-        return h5py.File(path, "r", locking=False)
+        return watched(path) if is_ragged else h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), do="check the path") from error
     except IsADirectoryError as error:
@@ -130,20 +134,14 @@ def read_rows(array: h5py.Dataset, start: int, stop: int, *, path: Path) -> np.n
 
 
 def plain_attributes(node: h5py.HLObject) -> dict[str, Any]:
-    """Give attributes as plain text, numbers and lists; other kinds are left out."""
-    found: dict[str, Any] = {}
-    for name in node.attrs:
-        try:
-            value = node.attrs[name]
-        except (OSError, TypeError):  # a type that h5py cannot read
-            continue
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", errors="replace")
-        if isinstance(value, np.generic | np.ndarray):
-            value = value.tolist()
-        if isinstance(value, str | int | float | bool | list):
-            found[str(name)] = value
-    return found
+    """Give attributes as plain text, numbers and lists; other kinds are left out.
+
+    Text lies in heaps, so that the file is opened once more, with these watched.
+    """
+    if node.file.driver == "fileobj":
+        return _plain(node.attrs)
+    with watched(Path(node.file.filename)) as file:
+        return _plain(file[node.name].attrs)
 
 
 def storage(array: h5py.Dataset) -> str:
@@ -162,6 +160,22 @@ def storage(array: h5py.Dataset) -> str:
 def printable(text: str) -> str:
     """Show control characters of foreign text as escapes: they must not act on a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _plain(attributes: h5py.AttributeManager) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in attributes:
+        try:
+            value = attributes[name]
+        except (OSError, TypeError):  # a type that h5py cannot read
+            continue
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", errors="replace")
+        if isinstance(value, np.generic | np.ndarray):
+            value = value.tolist()
+        if isinstance(value, str | int | float | bool | list):
+            found[str(name)] = value
+    return found
 
 
 def _walk(group: h5py.Group, *, depth: int) -> Iterator[tuple[str, str]]:

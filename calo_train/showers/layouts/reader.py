@@ -157,7 +157,7 @@ class ShowerFile(ShowerRows):
                 where=str(self.path),
                 do="restore it, or start again",
             )
-        self._handle = open_hdf5(self.path)
+        self._handle = open_hdf5(self.path, is_ragged=self.columns.has_points)
         self._process = os.getpid()
         self._arrays = self._open_arrays()
 

@@ -10,6 +10,7 @@ from calo_train.quantities import Spectrum, parse_quantity, parse_spectrum
 from calo_train.showers.simulator.materials import MATERIALS, Medium, Slab, mixed
 
 PARTICLES = ("electron", "photon", "pion")
+_THINNEST = 1e-6  # mm
 _STEEPEST = 1.4  # rad; a shower along the layers would cross them nowhere
 
 
@@ -65,7 +66,14 @@ class SimulatorConfig:
     @property
     def media(self) -> tuple[Medium, ...]:
         """The effective medium of each region."""
-        return tuple(mixed([_slab(entry) for entry in region.slabs]) for region in self.regions)
+        stacks = [[_slab(entry) for entry in region.slabs] for region in self.regions]
+        if not all(stacks):
+            raise UsageError(
+                "a region without a slab",
+                where="simulator.regions.slabs",
+                do="give at least one material and thickness",
+            )
+        return tuple(mixed(slabs) for slabs in stacks)
 
     @property
     def lengths(self) -> list[float]:
@@ -103,8 +111,8 @@ def _slab(entry: dict[str, Any]) -> Slab:
             f"unknown material '{name}'", where=where, do=nearest_names(name, MATERIALS)
         )
     thickness = parse_quantity(str(entry["thickness"]), "length", where=where)
-    if not thickness > 0:
+    if not thickness >= _THINNEST:
         raise UsageError(
-            f"a slab of {thickness:g} mm", where=where, do="give a thickness above zero"
+            f"a slab of {thickness:g} mm", where=where, do="give a thickness of 1 nm or more"
         )
     return Slab(MATERIALS[name], thickness, bool(entry.get("active", False)))

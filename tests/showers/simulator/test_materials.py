@@ -71,6 +71,11 @@ def test_mix_is_that_of_atoms_counted_in_thin_sheets() -> None:
         ({"simulator.particle": "muon"}, "electron, photon, pion"),
         ({"simulator.polar_angle": "80:89deg"}, "rad"),
         ({"simulator.sampling_resolution": "-1"}, "0.17"),
+        ({"simulator.regions": "[{first_layer: 0, slabs: []}]"}, "at least one material"),
+        (
+            {"simulator.regions": "[{first_layer: 0, slabs: [{material: W, thickness: 1e-9mm}]}]"},
+            "1 nm",
+        ),
     ],
 )
 def test_wrong_beams_are_refused_with_what_to_do(values: dict[str, str], words: str) -> None:
