@@ -9,6 +9,7 @@ from calo_train.cli.inputs import named_dataset
 from calo_train.errors import UsageError
 from calo_train.showers.simulator.axis_profile import LayerStack
 from calo_train.showers.simulator.materials import MATERIALS, Slab, mixed
+from calo_train.showers.simulator.settings import SimulatorConfig, StackRegion
 
 
 def layer_stack(dataset: str) -> LayerStack:
@@ -71,14 +72,20 @@ def test_mix_is_that_of_atoms_counted_in_thin_sheets() -> None:
         ({"simulator.particle": "muon"}, "electron, photon, pion"),
         ({"simulator.polar_angle": "80:89deg"}, "rad"),
         ({"simulator.sampling_resolution": "-1"}, "0.17"),
-        ({"simulator.regions": "[{first_layer: 0, slabs: []}]"}, "at least one material"),
-        (
-            {"simulator.regions": "[{first_layer: 0, slabs: [{material: W, thickness: 1e-9mm}]}]"},
-            "1 nm",
-        ),
     ],
 )
 def test_wrong_beams_are_refused_with_what_to_do(values: dict[str, str], words: str) -> None:
     with pytest.raises(UsageError) as caught:
         named_dataset("ild_photons", values)
+    assert words in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("slabs", "words"),
+    [([], "at least one material"), ([{"material": "W", "thickness": "1e-9mm"}], "1 nm")],
+)
+def test_regions_of_nothing_are_refused(slabs: list[dict[str, str]], words: str) -> None:
+    """Their radiation lengths would be divided by."""
+    with pytest.raises(UsageError) as caught:
+        SimulatorConfig([StackRegion(0, slabs)], 0.17, "electron")
     assert words in caught.value.do
