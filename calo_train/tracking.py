@@ -82,7 +82,11 @@ class Tracker:
         self._lines.put(None)
         try:
             # The child ends by itself at the limit; a second more for its last words.
-            self._child.wait(allowed + 1.0)
+            status = self._child.wait(allowed + 1.0)
+            if status != 0:
+                _log.warning(
+                    "the process of W&B ended with status %d; metrics.csv has every epoch", status
+                )
         except subprocess.TimeoutExpired:
             self._kill()
             _log.warning("W&B did not finish in %.0f s; %s", allowed, self.words_for_later)

@@ -173,6 +173,18 @@ def test_finishing_waits_no_longer_than_the_limit(
     assert tracker._child.poll() is not None
 
 
+def test_a_process_that_dies_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W3: a training does not end as if its W&B run had been written."""
+    monkeypatch.setattr("calo_train.tracking.PROCESS", ["-c", "raise SystemExit(3)"])
+    tracker = Tracker(
+        TrackedRun("id", "project", "name", str(tmp_path), False, 30.0, {}), where=tmp_path
+    )
+    tracker.close()
+    assert "ended with status 3" in caplog.text
+
+
 def test_evaluation_goes_to_the_same_run(tmp_path: Path, tiny_data: Path) -> None:
     """Figures and the table of calo-eval are added to the W&B run of the training, offline."""
     words = commands.tiny_training(tiny_data, "logger=wandb")
