@@ -59,7 +59,7 @@ def measure(seconds: float, overrides: list[str]) -> dict[str, Any]:
     callback: Any = fit._FitCallback
     callback._save = kinds["checkpoints"].around(callback._save)
     callback._beat = kinds["heartbeat"].around(callback._beat)
-    callback._log_epoch = kinds["loss curves"].around(callback._log_epoch)
+    fit.log_epoch = kinds["loss curves"].around(fit.log_epoch)
     fit.append_metrics = kinds["loss curves"].around(fit.append_metrics)
     WorkDisplay.batch_done = kinds["progress"].around(WorkDisplay.batch_done)  # type: ignore[method-assign]
     run.fit_group = whole.around(fit.fit_group)

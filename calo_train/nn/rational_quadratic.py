@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from calo_train.errors import UsageError
+from calo_train.nn.running_sums import running_sums
 from calo_train.nn.spline_code import SplineKind
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ def _find_bin(value: Tensor, parameters: Tensor, shape: SplineShape, *, by_heigh
     """Choose the bin of each value by comparing it with all inner knots."""
     shares = torch.softmax(_raw_sizes(parameters, shape.num_bins), dim=-2)
     sizes = _bin_sizes(shares, shape)
-    ends = sizes.cumsum(dim=-2) + shape.low
+    ends = running_sums(sizes, -2) + shape.low
     searched = ends[..., 1 if by_height else 0, :-1, :]
     index = (value.unsqueeze(-2) >= searched).sum(dim=-2, keepdim=True)
     pair = index.unsqueeze(-2).expand(*index.shape[:-2], 2, *index.shape[-2:])

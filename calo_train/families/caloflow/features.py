@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from calo_train.nn.running_sums import running_sums
+
 CONTEXT_OFFSET = 1e-3  # MeV added in the logarithm of a layer energy: 1e-8 of 100 GeV, data.py
 
 
@@ -18,7 +20,7 @@ def energy_shares(layer_energies: Tensor, largest: Tensor) -> Tensor:
     E_{k-1} / (E_{k-1} + E_k + ..), what the next layer takes of the rest (2106.05285 eq. for three
     layers).
     """
-    remaining = layer_energies.flip(1).cumsum(1).flip(1)
+    remaining = running_sums(layer_energies.flip(1), 1).flip(1)
     total = remaining[:, :1] / largest[:, None]
     taken = layer_energies[:, :-1] / _divisor(remaining[:, :-1])
     return torch.cat([total, taken], dim=1)
