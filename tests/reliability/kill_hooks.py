@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LAST_EVENT = 60  # of file operations while saving; a tiny training has about as many
+_LAST_EVENT = 16  # of file operations while saving; most tiny trainings have more
 
 
 def install(trace: str, kill_seed: int | None) -> None:

@@ -402,17 +402,3 @@ def test_lost_process_of_two_ends_the_other(tmp_path: Path, tiny_data: Path) -> 
     # Gone, or dead and waiting for whoever inherited it; its command line is empty then.
     left = Path(f"/proc/{second}/cmdline")
     assert not left.exists() or left.read_bytes() == b""
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")
-def test_batch_that_does_not_fit_a_gpu(tmp_path: Path, tiny_data: Path) -> None:
-    """R15, on a GPU whose memory another tensor holds."""
-    free, _ = torch.cuda.mem_get_info()
-    ballast = torch.empty(max(free - (400 << 20), 0), dtype=torch.uint8, device="cuda")
-    words = commands.tiny_training(
-        tiny_data, "trainer=gpu", "model.causal_flow.hidden_features=4096",
-        "model.causal_flow.num_blocks=8",
-    )  # fmt: skip
-    done = commands.run("calo-train", *words, cwd=tmp_path)
-    del ballast
-    commands.require_message(done, 5, "batch of 32", "peak", "free", "should fit")
