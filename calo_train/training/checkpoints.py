@@ -43,7 +43,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     last = folder / LAST
     with replacing(last) as temporary:
         _write(state, temporary)
-        _load(temporary)  # proves the new one before the old one goes
+        _prove(temporary)  # before the old one goes
         if last.exists():
             last.replace(folder / PREVIOUS)
 
@@ -94,12 +94,22 @@ def discard_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _prove(path: Path) -> None:
+    """Raise what is in _UNREADABLE unless `path` can be loaded; its tensors stay on the disk."""
+    _require_checksums(path)
+    torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
 def _load(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} differs")
+    _require_checksums(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict):
         raise TypeError(f"{path.name} holds a {type(state).__name__}")
     return state
+
+
+def _require_checksums(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} differs")

@@ -41,6 +41,8 @@ METRICS = "metrics.csv"
 _HEARTBEAT = 60.0  # seconds
 # Of the time of a training; large models on slow disks are saved less often than asked for.
 _LARGEST_SAVING_SHARE = 0.03
+_STATES_A_WEIGHT = 4  # itself, two moments of Adam, and the best one so far
+_EXPECTED_RATE = 200e6  # bytes a second, until a checkpoint was written
 _log = logging.getLogger(__name__)
 
 
@@ -163,13 +165,15 @@ class _FitCallback(Callback):
         )
         self._saved = time.monotonic()
         self._beaten = -math.inf
-        self._save_seconds = 0.0  # that the last checkpoint took
+        self._save_seconds = 0.0  # that a checkpoint takes: expected, then measured
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take over the signals from Lightning."""
         module: GroupModule = pl_module
         self._context.stop.listen()
         self._context.display.group_started(module)
+        size = sum(weights.nbytes for weights in module.parameters())
+        self._save_seconds = _STATES_A_WEIGHT * size / _EXPECTED_RATE
         before = module.processes_before
         if before not in (None, trainer.world_size):
             _log.warning(
