@@ -2,8 +2,9 @@
 
 Definitions of 2002.09797 with the CaloChallenge's inputs (2410.21611): log10 of voxel energies,
 0.1 MeV for those below the threshold. That lies above the threshold of data sets 2 and 3, so soft
-hits sort below empty voxels there; it is kept for comparability. All four depend on the number of
-showers, hence the floor beside them.
+hits sort below empty voxels there; it is kept for comparability, and the four numbers are given
+once more with half the threshold in its place. All depend on the number of showers, hence the
+floor beside them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from calo_train.evaluation.table import ShowerTable
 
 _EMPTY_VOXEL = 0.1  # MeV
+HALF_THRESHOLD = "_half_threshold"  # after the names of numbers with that for empty voxels
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Share:
 
 @dataclass(frozen=True)
 class NeighbourResult:
-    """The four numbers; None with a `reason` where there are too few showers."""
+    """The four numbers, twice; None with a `reason` where there are too few showers."""
 
     num_showers: int
     protocol: NeighbourProtocol
@@ -71,16 +73,22 @@ def compare_neighbours(
     if number <= 2 * protocol.num_neighbours:
         reason = f"{number} showers are too few for {protocol.num_neighbours} neighbours"
         return NeighbourResult(number, protocol, reason=reason)
-    first, second = (
-        _features(showers[0], tables[0].positions[rows[:number]], threshold)
-        for rows in (halves.first, halves.second)
+    chosen = (
+        (showers[0], tables[0].positions[halves.first[:number]]),
+        (showers[0], tables[0].positions[halves.second[:number]]),
+        (showers[1], tables[1].positions[halves.sample[:number]]),
     )
-    sample = _features(showers[1], tables[1].positions[halves.sample[:number]], threshold)
-    centre = first.mean(axis=0)  # distances do not change, their rounding gets smaller
-    first, second, sample = first - centre, second - centre, sample - centre
-    values = neighbour_shares(first, sample, protocol.num_neighbours)
-    floors = neighbour_shares(first, second, protocol.num_neighbours)
-    shares = {name: Share(*values[name], *floors[name]) for name in values}
+    energies = [_gather(entry, positions, threshold) for entry, positions in chosen]
+    shares: dict[str, Share] = {}
+    for empty, suffix in ((_EMPTY_VOXEL, ""), (threshold / 2, HALF_THRESHOLD)):
+        if empty == 0:
+            continue  # without a threshold
+        first, second, sample = (_features(block, empty) for block in energies)
+        centre = first.mean(axis=0)  # distances do not change, their rounding gets smaller
+        first, second, sample = first - centre, second - centre, sample - centre
+        values = neighbour_shares(first, sample, protocol.num_neighbours)
+        floors = neighbour_shares(first, second, protocol.num_neighbours)
+        shares |= {name + suffix: Share(*values[name], *floors[name]) for name in values}
     return NeighbourResult(number, protocol, shares)
 
 
@@ -119,7 +127,10 @@ def _mean(found: npt.ArrayLike) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
 
-def _features(showers: ShowerSet, positions: object, threshold: float) -> Energies:
+def _gather(showers: ShowerSet, positions: object, threshold: float) -> Energies:
     rows = np.sort(np.asarray(positions))
-    energies = apply_threshold(showers.gather(rows).energies, threshold)
-    return np.log10(np.where(energies > 0, energies, np.float32(_EMPTY_VOXEL)))
+    return apply_threshold(showers.gather(rows).energies, threshold)
+
+
+def _features(energies: Energies, empty: float) -> Energies:
+    return np.log10(np.where(energies > 0, energies, np.float32(empty)))

@@ -14,7 +14,11 @@ from calo_train.evaluation.energy_dependence import energy_slices, response_of
 from calo_train.evaluation.floor import half_splits
 from calo_train.evaluation.high_features import high_features
 from calo_train.evaluation.moments import energy_edges
-from calo_train.evaluation.neighbours import neighbour_shares
+from calo_train.evaluation.neighbours import (
+    NeighbourProtocol,
+    compare_neighbours,
+    neighbour_shares,
+)
 from calo_train.evaluation.observable_distances import TablePair
 from calo_train.evaluation.physics_distances import (
     FrechetProtocol,
@@ -170,6 +174,30 @@ def test_neighbour_shares_equal_a_tree_of_neighbours(shift):
     }
     found = neighbour_shares(real, generated, 5)
     assert {name: value for name, (value, _) in found.items()} == pytest.approx(expected)
+
+
+def test_empty_voxels_count_as_published_and_as_half_the_threshold():
+    """Which of two values empty voxels have decides who is near; all rows are compared."""
+    geometry = detectors.cartesian()
+    reference, sample = (detectors.make_showers(geometry, 160, seed) for seed in (1, 2))
+    pair = pair_of(sample, reference, repetitions=1)
+    halves = pair.splits[0]
+    found = compare_neighbours(
+        (judged.shower_set(reference), judged.shower_set(sample)),
+        (pair.reference, pair.sample), halves, judged.THRESHOLD, NeighbourProtocol(),
+    )  # fmt: skip
+    assert len(found.shares) == 8
+    for empty, suffix in ((0.1, ""), (judged.THRESHOLD / 2, "_half_threshold")):
+        real, generated = (
+            np.log10(np.where(rows >= judged.THRESHOLD, rows, empty))
+            for rows in (
+                reference.energies[np.sort(halves.first)].astype(np.float64),
+                sample.energies[np.sort(halves.sample)].astype(np.float64),
+            )
+        )
+        for name, (value, _) in neighbour_shares(real, generated, 5).items():
+            assert found.shares[name + suffix].value == pytest.approx(value, abs=1e-6)
+    assert found.shares["density"].value != found.shares["density_half_threshold"].value
 
 
 def test_a_copy_has_neighbours_of_its_own():
