@@ -48,6 +48,20 @@ def test_wrong_arguments_are_refused(
     commands.require_message(done, 2, words)
 
 
+def test_own_groups_are_listed_first_and_checked(tmp_path: Path, tiny_data: Path) -> None:
+    """U11."""
+    own = tmp_path / "my groups/model/mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("_target_: calo_train.families.l2lflows.L2LFlows\ntle: 7\n", encoding="utf-8")
+    words = ("--config-dir", "my groups")
+    listed = commands.run("calo-train", *words, "--info", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.partition("model=")[2].split()[0] == "mine"
+    chosen = ("model=mine", "dataset=native", f"dataset.path={tiny_data}")
+    done = commands.run("calo-train", *words, *chosen, cwd=tmp_path)
+    commands.require_message(done, 2, "unknown key 'model.tle'", "tile")
+
+
 def test_results_go_to_stdout_and_the_log_to_stderr(tmp_path: Path, tiny_data: Path) -> None:
     """U5, U6, U10, U14: parsable, no control codes, few warnings, nothing else on stdout."""
     done = commands.run("calo-train", *commands.tiny_training(tiny_data), "--json", cwd=tmp_path)

@@ -35,13 +35,14 @@ from safetensors import safe_open
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Of the kills; an evaluation costs ten trainings and writes only at its end.
-SHARES = {"training": 0.45, "checkpoint": 0.3, "sampling": 0.2, "evaluation": 0.05}
+# Of the kills; an evaluation costs thirty trainings and writes only at its end.
+SHARES = {"training": 0.46, "checkpoint": 0.3, "sampling": 0.21, "evaluation": 0.03}
 _TRAINING = (
     "model.causal_training.num_epochs=6", "trainer.checkpoint_interval=0.02s",
     "dataset.memory_budget=1GiB",
 )  # fmt: skip
 _NUM_SHOWERS = 600
+_PATIENCE = 1800.0  # seconds; a hang is one however long it is waited for
 _MOST_PROBLEMS = 10  # then something is wrong with all
 _MOST_KILLS = 8  # of one run, so that every run also comes to its end
 
@@ -164,7 +165,7 @@ class Suite:
                 started.process.join(self._random.uniform(0.1, 0.9) * self._durations[kind])
                 if started.is_running:
                     os.kill(started.pid, signal.SIGKILL)
-            code = started.wait()
+            code = started.wait(_PATIENCE)
             if code != -signal.SIGKILL:
                 if code != 0:
                     self.tally.problems.append(f"{kind}: exit {code}: {started.log[-500:]}")
@@ -183,7 +184,7 @@ class Suite:
         differences: Callable[[], list[str]],
     ) -> None:
         self.tally.runs[kind] += 1
-        if last is not None and (code := last.wait()) != 0:
+        if last is not None and (code := last.wait(_PATIENCE)) != 0:
             self.tally.problems.append(f"{name}: exit {code} at last: {last.log[-500:]}")
             return
         self.tally.problems += [f"{name}: {words}" for words in differences()]
@@ -191,7 +192,7 @@ class Suite:
     def _undisturbed(self, kind: str, command: str, *words: str) -> None:
         started = time.monotonic()
         done = self._start(command, *words)
-        if done.wait() != 0:
+        if done.wait(_PATIENCE) != 0:
             raise RuntimeError(done.log)
         self._durations[kind] = time.monotonic() - started
         self._durations.setdefault("checkpoint", self._durations[kind])
@@ -275,7 +276,7 @@ def main() -> None:
                 left = number - suite.tally.kills[kind]
                 if left > 0 and time.monotonic() - started < asked.max_time:
                     suite.kill(kind, min(left, _MOST_KILLS))
-            sys.stderr.write(f"{suite.tally.kills.total()} kills: {dict(suite.tally.kills)}\n")
+                sys.stderr.write(f"{suite.tally.kills.total()} kills: {dict(suite.tally.kills)}\n")
             is_late = time.monotonic() - started >= asked.max_time
             if is_late or len(suite.tally.problems) > _MOST_PROBLEMS:
                 break
