@@ -8,6 +8,7 @@ instance always owns as many, the last one some that nobody asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,10 +156,9 @@ class TritonWalk:
 def _kernel_module() -> ModuleType:
     """Import the kernel; MachineError where there is no Triton."""
     try:
-        from calo_train.nn import triton_kernel
+        return import_module("calo_train.nn.triton_kernel")
     except ImportError as error:
         raise _cannot_serve(f"Triton is not there ({error})") from error
-    return triton_kernel
 
 
 def _head_constants(heads: tuple[HeadCode, ...]) -> tuple[int, bool]:
