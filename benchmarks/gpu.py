@@ -214,7 +214,7 @@ def draw_case(generator: Generator, case: Case) -> list[dict[str, Any]]:
     for tile, sizes in case.batches.items():
         sampler.tile = tile
         flows = None
-        if case.device == "cuda":
+        if case.backend == "triton":
             noise, columns = inputs(generator, sampler, 0)
             on_device = noise.to(GPU, getattr(torch, case.dtype))
             flows = 1000 * timed(lambda: sampler.draw(on_device, columns), case.repetitions)  # noqa: B023
@@ -293,6 +293,8 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", choices=list(sections), default=list(sections))
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("there is no GPU of CUDA here")
     logging.basicConfig(level=logging.INFO)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     found: dict[str, Any] = {"machine": machine()}
