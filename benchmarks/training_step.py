@@ -88,10 +88,13 @@ class Loop:
 
 
 class Stacks:
-    """The same flows as a fit on a CPU trains them, with one optimiser."""
+    """The same flows as a fit on their device trains them, with one optimiser."""
 
     def __init__(self, flows: list[Flow], features: list[Tensor], contexts: list[Tensor]) -> None:
-        joined = join_flows(flows, largest=largest_stack(TrainerConfig(accelerator="cpu")))
+        accelerator = "gpu" if features[0].is_cuda else "cpu"
+        joined = join_flows(flows, largest=largest_stack(TrainerConfig(accelerator=accelerator)))
+        for _, stack in joined:
+            stack.to(features[0].device)
         self._inputs = [
             (stack, [features[n] for n in members], [contexts[n] for n in members])
             for members, stack in joined
@@ -141,19 +144,27 @@ def without_splines() -> Iterator[None]:
         stacked_flows.spline_forward = splines
 
 
-def measure(num_flows: int, batch: int, rounds: int) -> dict[str, Any]:
-    """Time the steps of some flows; the first step of each side is not counted."""
+def measure(
+    num_flows: int, batch: int, rounds: int, *, device: torch.device | None = None
+) -> dict[str, Any]:
+    """Time the steps of some flows; the first step of each side is not counted.
+
+    Every step ends with losses on the host, so a GPU is waited for.
+    """
     torch.manual_seed(num_flows)
     flows = [causal_flow() for _ in range(num_flows)]
-    features = [SPREAD * torch.randn(batch, FEATURES) for _ in flows]
-    contexts = [torch.randn(batch, CONTEXT) for _ in flows]
+    features = [(SPREAD * torch.randn(batch, FEATURES)).to(device) for _ in flows]
+    contexts = [torch.randn(batch, CONTEXT).to(device) for _ in flows]
     stacks, bare = (Stacks(flows, features, contexts) for _ in range(2))
-    loop = Loop(copy.deepcopy(flows), features, contexts)
+    loop = Loop([copy.deepcopy(flow).to(device) for flow in flows], features, contexts)
     samples: dict[str, list[tuple[float, float]]] = {
         "nflows": [], "stacked": [], "without_splines": []
     }  # fmt: skip
     loop.step()
     stacks.step()
+    if device is not None:
+        with without_splines():
+            bare.step()  # on a GPU the first step of a shape costs more than others
     for _ in range(rounds):
         samples["nflows"].append(clock(loop.step))
         samples["stacked"].append(clock(stacks.step))

@@ -4,8 +4,8 @@
     features = packed.inverse(base_noise, context)
 
 `compiled` walks through the whole flow, embedding network included, in one call of a kernel for
-this processor; `torch` takes the same walk in torch operations on any device; `reference` calls
-the flow's own inverse, one network pass a feature.
+this processor, `triton` in one launch of a kernel on a GPU; `torch` takes the same walk in torch
+operations on any device; `reference` calls the flow's own inverse, one network pass a feature.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from calo_train.errors import MachineError, UsageError
 from calo_train.nn.flow_steps import FlowSteps, MadeStep, PermutationStep, read_flow
 from calo_train.nn.made_layers import is_relu
 from calo_train.nn.made_walk import WHERE, MadeWalk, require_context, require_finite_rows
+from calo_train.nn.triton_walk import TritonWalk
 from calo_train.nn.walk_kernel import CompiledWalk
 from calo_train.nn.walk_program import write_program
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-BACKENDS = ("auto", "compiled", "torch", "reference")
+BACKENDS = ("auto", "compiled", "triton", "torch", "reference")
 _log = logging.getLogger(__name__)
 
 
@@ -109,7 +110,7 @@ def pack(
 
     Raises UsageError for transforms that are not supported, and for training mode where dropout
     or batch normalisation makes it differ; MachineError for a backend that is asked for by name
-    and cannot serve. `auto` takes the compiled kernel where it can, else torch.
+    and cannot serve. `auto` takes the kernel of the device where it can, else torch.
     """
     first = next(transform.parameters(), torch.empty(0))
     return PackedFlow(
@@ -142,6 +143,18 @@ class _Compiled(_Backend):
             num_threads=torch.get_num_threads(),
         )
         return torch.from_numpy(features)
+
+
+class _Triton(_Backend):
+    name = "triton"
+
+    def __init__(self, steps: FlowSteps, dtype: torch.dtype, device: torch.device) -> None:
+        self._num_context = steps.num_context
+        self._walk = TritonWalk(steps, dtype, device)
+
+    def invert(self, noise: Tensor, context: Tensor | None, log_abs_det: Tensor | None) -> Tensor:
+        require_context(context, len(noise), self._num_context)
+        return self._walk.invert(noise, context, log_abs_det=log_abs_det)
 
 
 class _Torch(_Backend):
@@ -251,21 +264,33 @@ def _choose(
         return _Reference(transform, steps, dtype, device)
     if backend == "torch":
         return _Torch(steps, dtype, device)
+    name = backend
+    if backend == "auto":
+        name = "triton" if device.type == "cuda" else "compiled"
     try:
-        _require_compilable(steps, dtype, device)
+        _require_walkable(steps, dtype)
+        _require_device(name, device)
+        if name == "triton":
+            return _Triton(steps, dtype, device)
         return _Compiled(steps, dtype)
     except MachineError as error:
-        if backend == "compiled":
+        if backend != "auto":
             raise
         _log.info("flows are inverted in torch: %s", error.what)
         return _Torch(steps, dtype, device)
 
 
-def _require_compilable(steps: FlowSteps, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise MachineError, naming the reason, where the compiled kernel cannot serve."""
+def _require_device(backend: str, device: torch.device) -> None:
+    """Raise MachineError where a kernel is wanted on a device that it was not made for."""
+    needed = {"triton": "cuda", "compiled": "cpu"}[backend]
+    if device.type != needed:
+        raise _cannot_serve(f"{backend} is for {needed}, they are wanted on {device.type}")
+
+
+def _require_walkable(steps: FlowSteps, dtype: torch.dtype) -> None:
+    """Raise MachineError, naming the reason, where no kernel can serve."""
     mades = [step.made for step in steps.steps if isinstance(step, MadeStep)]
     reasons = {
-        f"they are wanted on {device.type}": device.type != "cpu",
         f"they are wanted in {dtype}": dtype not in (torch.float32, torch.float64),
         "an activation is not ReLU": any(not is_relu(made.activation) for made in mades),
         "batch normalisation stands before an activation": any(
@@ -275,8 +300,12 @@ def _require_compilable(steps: FlowSteps, dtype: torch.dtype, device: torch.devi
     }
     for reason, holds in reasons.items():
         if holds:
-            raise MachineError(
-                f"the compiled kernel cannot serve: {reason}",
-                where=WHERE,
-                do="use backend='torch', or auto, which takes it by itself",
-            )
+            raise _cannot_serve(reason)
+
+
+def _cannot_serve(reason: str) -> MachineError:
+    return MachineError(
+        f"the compiled kernel cannot serve: {reason}",
+        where=WHERE,
+        do="use backend='torch', or auto, which takes it by itself",
+    )

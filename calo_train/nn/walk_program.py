@@ -2,10 +2,11 @@
 
 Nothing in the walk depends on data, so it is written down once: an integer table, the unmasked
 weights in the order in which they are read, and biases. Two kinds of operation suffice. An affine
-one computes up to six rows: bias + added row + weights . source rows, stored as it is, activated,
-or both. A head takes the parameters of a feature and the row of its base value and writes the
-feature. Embedding network, context projections, hidden layers of every MADE and all permutations
-are rows and operations of one table; a permutation only says from which row a head reads.
+one computes a few rows, up to six on a CPU: bias + added row + weights . source rows, stored as it
+is, activated, or both. A head takes the parameters of a feature and the row of its base value and
+writes the feature. Embedding network, context projections, hidden layers of every MADE and all
+permutations are rows and operations of one table; a permutation only says from which row a head
+reads.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 6  # times two vectors of lanes are twelve sums, which sixteen registers can hold
 NUM_FIELDS = 8
 NONE = -1
-# Fields of an affine operation: rows (1 to ROWS_AT_ONCE), then these.
+# Fields of an affine operation: rows (1 to `rows_at_once`), then these.
 SOURCES, SOURCE, WEIGHTS, BIAS, ADDED, RAW, ACTIVATED = range(1, NUM_FIELDS)
-# Fields of a head: ROWS_AT_ONCE + 1 + its number, then these.
+# Fields of a head: `rows_at_once` + 1 + its number, then these.
 PARAMETERS, VALUE, TARGET, SETTINGS = range(1, 5)
 
 Array = npt.NDArray[np.floating]
@@ -63,6 +64,7 @@ class ProgramWriter:
     num_features: int
     dtype: type[np.floating]
     num_context: int = 0
+    rows_at_once: int = ROWS_AT_ONCE
     _table: list[list[int]] = field(default_factory=list)
     _weights: list[Array] = field(default_factory=list)
     _biases: list[Array] = field(default_factory=list)
@@ -194,16 +196,16 @@ class ProgramWriter:
         raw: int = NONE,
         activated: int = NONE,
     ) -> None:
-        """Write weight (rows, sources) as operations of at most ROWS_AT_ONCE rows."""
-        for first in range(0, len(weight), ROWS_AT_ONCE):
-            piece = weight[first : first + ROWS_AT_ONCE]
+        """Write weight (rows, sources) as operations of at most `rows_at_once` rows."""
+        for first in range(0, len(weight), self.rows_at_once):
+            piece = weight[first : first + self.rows_at_once]
             places = [NONE if row == NONE else row + first for row in (added, raw, activated)]
             self._table.append(
                 [len(piece), piece.shape[1], source, self._num_weights, self._num_biases, *places]
             )
             # Source-major: the kernel reads weights strictly in order.
             self._weights.append(piece.T.ravel())
-            self._biases.append(bias[first : first + ROWS_AT_ONCE])
+            self._biases.append(bias[first : first + self.rows_at_once])
             self._num_weights += piece.size
             self._num_biases += len(piece)
 
@@ -213,7 +215,7 @@ class ProgramWriter:
     def _head_number(self, head: HeadCode) -> int:
         if head not in self._heads:
             self._heads.append(head)
-        return ROWS_AT_ONCE + 1 + self._heads.index(head)
+        return self.rows_at_once + 1 + self._heads.index(head)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,10 +225,12 @@ class _PlainLayer:
     bias: Array
 
 
-def write_program(steps: FlowSteps, dtype: torch.dtype) -> WalkProgram:
+def write_program(
+    steps: FlowSteps, dtype: torch.dtype, *, rows_at_once: int = ROWS_AT_ONCE
+) -> WalkProgram:
     """Write the inverse of a whole flow; its embedding is made of linear layers and ReLU."""
     numpy_dtype = np.float32 if dtype == torch.float32 else np.float64
-    writer = ProgramWriter(steps.num_features, numpy_dtype, steps.num_context or 0)
+    writer = ProgramWriter(steps.num_features, numpy_dtype, steps.num_context or 0, rows_at_once)
     writer.embed(steps.embedding_layers or [])
     for step in reversed(steps.steps):
         if isinstance(step, PermutationStep):
