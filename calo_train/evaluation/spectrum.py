@@ -1,8 +1,8 @@
 """The cell energy spectrum: voxels a shower in logarithmic bins.
 
 The upper 16 bits of a float32 hold its exponent and 7 bits of its mantissa. Where no two edges
-share them, a table of 65536 entries gives the bin of a voxel up to one comparison, exactly; the
-compiled sweep counts by it.
+share them, a table of 65536 entries gives the bin of a voxel by one sum, exactly; the compiled
+sweep counts by it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPECTRUM_BINS = 49  # 50 logarithmic edges (2410.21611)
 
+HALF = 16  # bits of a float32
 Counts = npt.NDArray[np.int32]
 
 
@@ -78,22 +79,25 @@ class SpectrumBins:
         return inside
 
     @cached_property
-    def table(self) -> npt.NDArray[np.int32] | None:
-        """The column of each interval of upper bits and the bits of the one edge inside it.
+    def table(self) -> npt.NDArray[np.uint32] | None:
+        """Give the column of a voxel by the upper half of its bits, (65536,).
 
-        (65536, 2), so that both are read together; None where two edges meet in an interval.
+        The upper half of the entry plus the lower half of the voxel: the entry is the column at
+        the start of the interval, and what the lower half lacks to carry over at the edge inside
+        it. None where two edges meet in an interval.
         """
         borders = self._single_edges
-        intervals = borders.view(np.uint32) >> 16
+        bits = borders.view(np.uint32)
+        intervals = bits >> HALF
         if len(np.unique(intervals)) < len(borders):
             return None
-        starts = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
+        starts = (np.arange(1 << HALF, dtype=np.uint32) << HALF).view(np.float32)
         first = np.searchsorted(borders, np.nan_to_num(starts, nan=np.inf), side="right")
-        inside = np.full(1 << 16, np.inf, dtype=np.float32)
-        inside[intervals] = borders
-        # An edge at the very start of its interval is counted by its comparison.
+        # An edge at the very start of its interval carries over for all of it.
         first[intervals] -= borders == starts[intervals]
-        return np.stack([first.astype(np.int32), inside.view(np.int32)], axis=1)
+        table = first.astype(np.uint32) << HALF
+        table[intervals] += (1 << HALF) - (bits & ((1 << HALF) - 1))
+        return table
 
     @cached_property
     def _single_edges(self) -> Energies:

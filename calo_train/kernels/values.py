@@ -54,6 +54,10 @@ class Pointer:
         """Move on by `offset` numbers of the kernel's precision."""
         return self._moved(offset, self.code.precision.scalar)
 
+    def at_word(self, offset: Count) -> Pointer:
+        """Move on by `offset` 32-bit words."""
+        return self._moved(offset, ir.IntType(32))
+
     def integer(self, index: Count) -> Integer:
         """Read the 64-bit integer number `index`."""
         place = self._moved(index, INDEX)
@@ -65,16 +69,38 @@ class Pointer:
         value = code.builder.load(self._moved(index, kind).value, typ=kind)
         return Integer(code, code.builder.sext(value, INDEX))
 
+    def unsigned_word(self, index: Count) -> Integer:
+        """Read the unsigned 32-bit integer number `index`."""
+        code, kind = self.code, ir.IntType(32)
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        return Integer(code, code.builder.zext(value, INDEX))
+
     def widened(self, index: Count) -> Vector:
         """Read float32 number `index` into every lane of a float64 kernel."""
         code, kind = self.code, ir.FloatType()
         value = code.builder.load(self._moved(index, kind).value, typ=kind)
         return code.spread(code.builder.fpext(value, code.precision.scalar))
 
+    def widened_from(self, index: Count, least: Vector) -> Vector:
+        """Read float32 number `index` into every lane; 0 where it is below `least`."""
+        code, kind = self.code, ir.FloatType()
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        # Scalar until the end: a comparison of repeated numbers is compiled to a detour.
+        number = code.builder.fpext(value, code.precision.scalar)
+        is_kept = code.builder.fcmp_ordered(">=", number, least.lane(0))
+        zero = ir.Constant(code.precision.scalar, 0.0)
+        return code.spread(code.builder.select(is_kept, number, zero))
+
     def store_integer(self, index: Count, value: Count) -> None:
         """Write the 64-bit integer number `index`."""
         code = self.code
         code.builder.store(code.index(value).value, self._moved(index, INDEX).value)
+
+    def store_word(self, index: Count, value: Count) -> None:
+        """Write the low bits of an integer as the 32-bit integer number `index`."""
+        code, kind = self.code, ir.IntType(32)
+        word = code.builder.trunc(code.index(value).value, kind)
+        code.builder.store(word, self._moved(index, kind).value)
 
     def store_lane(self, offset: Count, vector: Vector, lane: int = 0) -> None:
         """Write one lane as number `offset`."""
