@@ -123,6 +123,10 @@ class Deposits:
         total: FloatArray = self.layer_energies.sum(axis=1)
         return total
 
+    def per_layer_energy(self, values: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
+        """Divide values of layers (n, layers) by their energies; `otherwise` where empty."""
+        return values / (self._nan_for_empty if otherwise else self._infinite_for_empty)
+
     def layer_means(self, coordinate: str) -> FloatArray:
         """Energy-weighted mean of a coordinate in each layer, (n, layers); 0 for an empty one."""
         return self._layer_moments[coordinate][0]
@@ -131,15 +135,36 @@ class Deposits:
         """Energy-weighted variance of a coordinate in each layer, (n, layers)."""
         return self._layer_moments[coordinate][1]
 
+    def layer_steps(self, coordinate: str) -> FloatArray:
+        """From the mean of a layer to that of the next, (n, layers - 1); NaN if one is empty."""
+        return self._layer_steps[coordinate]
+
+    @cached_property
+    def _infinite_for_empty(self) -> FloatArray:
+        return divisor(self.layer_energies)
+
+    @cached_property
+    def _nan_for_empty(self) -> FloatArray:
+        return divisor(self.layer_energies, otherwise=np.nan)
+
     @cached_property
     def _layer_moments(self) -> dict[str, tuple[FloatArray, FloatArray]]:
         sums, found = self.layers, {}
         for name, first, second in zip(sums.names, sums.first, sums.second, strict=True):
-            mean = ratio(first, sums.energy)
+            mean = self.per_layer_energy(first)
+            variance = self.per_layer_energy(second)
+            variance -= mean**2
             # Rounding can leave a layer of one cell slightly below zero.
-            variance = np.maximum(ratio(second, sums.energy) - mean**2, 0.0)
-            found[name] = mean, variance
+            found[name] = mean, np.maximum(variance, 0.0, out=variance)
         return found
+
+    @cached_property
+    def _layer_steps(self) -> dict[str, FloatArray]:
+        firsts = zip(self.layers.names, self.layers.first, strict=True)
+        return {
+            name: np.diff(self.per_layer_energy(first, otherwise=np.nan), axis=1)
+            for name, first in firsts
+        }
 
     def profile(self, name: str) -> FloatArray:
         """Energies in the bins of a profile, (n, bins)."""
@@ -164,9 +189,13 @@ def apply_threshold(energies: Energies, threshold: float) -> Energies:
 
 def ratio(numerator: FloatArray, denominator: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
     """Divide; `otherwise` where the denominator is 0 (0 for what is empty, as in 2410.21611)."""
+    return numerator / divisor(denominator, otherwise=otherwise)
+
+
+def divisor(denominator: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
+    """Give what to divide by, so that the quotient is 0 or NaN where the denominator is 0."""
     # Anything over infinity is 0, over NaN it is NaN: quicker than dividing under a mask.
-    divisor = np.where(denominator != 0, denominator, np.nan if otherwise else np.inf)
-    return numerator / divisor
+    return np.where(denominator != 0, denominator, np.nan if otherwise else np.inf)
 
 
 def _profiles(geometry: Geometry) -> list[Profile]:

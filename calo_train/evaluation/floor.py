@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import DataError
+from calo_train.evaluation.bin_kernel import BinArray
 from calo_train.evaluation.distances import (
     Binning,
     FloatArray,
@@ -140,8 +141,8 @@ def repeat(
 class BinnedPair:
     """The bins of an observable of all showers of a reference and a sample; `num_bins` outside."""
 
-    reference: IndexArray
-    sample: IndexArray
+    reference: BinArray
+    sample: BinArray
     num_bins: int
 
     @classmethod
@@ -228,7 +229,7 @@ def _spectrum_counts(counts: npt.NDArray[np.int32], rows: IndexArray) -> FloatAr
     return totals
 
 
-def _counts(bins: IndexArray, num_bins: int) -> FloatArray:
+def _counts(bins: BinArray, num_bins: int) -> FloatArray:
     return np.bincount(bins, minlength=num_bins + 1)[:num_bins].astype(np.float64)
 
 

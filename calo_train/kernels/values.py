@@ -124,6 +124,24 @@ class Pointer:
         place = self.at(offset).value
         return code.spread(code.builder.load(place, typ=code.precision.scalar))
 
+    def gathered(self, places: Vector) -> Vector:
+        """Read the numbers at places, one a lane; these are whole numbers from 0 on."""
+        code = self.code
+        found = ir.Constant(code.vector_type, ir.Undefined)
+        indices = places.as_words()
+        for lane in range(code.lanes):
+            position = ir.Constant(ir.IntType(32), lane)
+            word = code.builder.extract_element(indices, position)
+            index = Integer(code, code.builder.zext(word, INDEX))
+            number = code.builder.load(self.at(index).value, typ=code.precision.scalar)
+            found = code.builder.insert_element(found, number, position)
+        return Vector(code, found)
+
+    def store_whole(self, vector: Vector, offset: Count = 0) -> None:
+        """Write whole numbers as 32-bit integers, from the one number `offset` on."""
+        place = self.at_word(offset).value
+        self.code.builder.store(vector.as_words(), place, align=ir.IntType(32).width // 8)
+
     def store(self, vector: Vector, offset: Count = 0) -> None:
         """Write a vector from number `offset` on."""
         code = self.code
@@ -208,6 +226,16 @@ class Vector:
     def minimum(self, other: Number) -> Vector:
         """Give the smaller; `other` where this one is NaN."""
         return (self < other).select(self, other)
+
+    def whole(self) -> Vector:
+        """Cut off what stands behind the point; of numbers that 32 bits hold."""
+        code = self.code
+        return Vector(code, code.builder.sitofp(self.as_words(), code.vector_type))
+
+    def as_words(self) -> ir.Value:
+        """Cut to signed 32-bit integers."""
+        words = ir.VectorType(ir.IntType(32), self.code.lanes)
+        return self.code.builder.fptosi(self.value, words)
 
     def lane(self, index: int) -> ir.Value:
         """Give one lane as a scalar."""
