@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from calo_train.evaluation.bin_kernel import BinArray, compiled_bins
+from calo_train.evaluation.bin_kernel import BinArray, compiled_histograms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +43,13 @@ class Binning:
 
     def indices(self, values: FloatArray) -> BinArray:
         """Give the bin of each value, [a, b) and the last closed; `num_bins` for those outside."""
-        compiled = compiled_bins()
+        compiled = compiled_histograms()
         if compiled is None:
             return self._searched(values)
-        found = compiled(values, self.edges, is_log=self.is_log)
-        rest = self._searched(values[len(found) :])
-        return np.concatenate([found, rest]) if len(rest) else found
+        found = compiled.find(values, self.edges, is_log=self.is_log)
+        if len(found) == len(values):
+            return found
+        return np.concatenate([found, self._searched(values[len(found) :])])
 
     def _searched(self, values: FloatArray) -> BinArray:
         edges = self.edges
@@ -64,12 +65,19 @@ class Binning:
 
     def counts(self, values: FloatArray) -> FloatArray:
         """Histogram the values; those outside are dropped."""
-        found = np.bincount(self.indices(values), minlength=self.num_bins + 1)
-        return found[: self.num_bins].astype(np.float64)
+        return histogram(self.indices(values), self.num_bins)[:-1]
 
     def share_outside(self, values: FloatArray) -> float:
         """Give the share of values that no bin holds."""
         return float(np.mean(self.indices(values) == self.num_bins))
+
+
+def histogram(bins: BinArray, num_bins: int, rows: IndexArray | None = None) -> FloatArray:
+    """Count bins, of some rows or all: (bins + 1,), the last those outside."""
+    if compiled := compiled_histograms():
+        return compiled.count(bins, num_bins + 1, rows).astype(np.float64)
+    chosen = bins if rows is None else bins[rows]
+    return np.bincount(chosen, minlength=num_bins + 1).astype(np.float64)
 
 
 def automatic_binning(reference: FloatArray, scale: Scale, *, is_count: bool = False) -> Binning:

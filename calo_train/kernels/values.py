@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llvmlite import ir
 
-from calo_train.kernels.integers import INDEX, Count, Integer
+from calo_train.kernels.integers import INDEX, Condition, Count, Integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,6 +273,12 @@ class Mask:
             for item in (when_true, when_false)
         ]
         return Vector(code, code.builder.select(self.value, chosen[0].value, chosen[1].value))
+
+    def any(self) -> Condition:
+        """Whether it holds in some lane."""
+        builder, kind = self.code.builder, ir.IntType(self.code.lanes)
+        lanes = builder.bitcast(self.value, kind)
+        return Condition(self.code, builder.icmp_unsigned("!=", lanes, ir.Constant(kind, 0)))
 
 
 @dataclass(frozen=True, eq=False)
