@@ -81,7 +81,10 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Deposits:
-    """Showers of a block: energies (n, voxels) float32 MeV, read through a threshold."""
+    """Showers of a block: energies (n, voxels) float32 MeV, read through a threshold.
+
+    Those with NaN, infinite or negative energies are told apart by `swept`, and empty else.
+    """
 
     raw_energies: Energies
     incident_energy: FloatArray
@@ -94,8 +97,10 @@ class Deposits:
 
     @cached_property
     def energies(self) -> Energies:
-        """Energies (n, voxels) after the threshold."""
-        return apply_threshold(self.raw_energies, self.threshold)
+        """Energies (n, voxels) after the threshold; 0 in invalid showers."""
+        kept = apply_threshold(self.raw_energies, self.threshold)
+        kept[~self.swept.is_valid] = 0
+        return kept
 
     @cached_property
     def swept(self) -> Sweep:

@@ -26,7 +26,7 @@ from calo_train.evaluation.layer_sums import LayerSums, Sweep
 from calo_train.evaluation.spectrum import HALF
 from calo_train.kernels.code import Code
 from calo_train.kernels.compiler import Library, Machine, compile_library, this_machine
-from calo_train.kernels.listing import WORDS, list_from, set_bits
+from calo_train.kernels.scanning import WORDS, are_energies, list_from, set_bits
 from calo_train.kernels.values import FLOAT64
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _NAME = "layer_sums"
 _SIGNATURE = (
-    ("energies", "pointer"),  # float32 (n, voxels), not negative
+    ("energies", "pointer"),  # float32 (n, voxels)
     ("num_showers", "integer"),
     ("num_voxels", "integer"),
     ("weights", "pointer"),  # (cells, 8): 1, coordinates, their squares
@@ -56,6 +56,7 @@ _SIGNATURE = (
     ("num_columns", "integer"),
     ("hits", "pointer"),  # int32, room for the voxels of the largest layer and a row
     ("rows", "pointer"),  # uint8 (256, 8), those of a list
+    ("is_valid", "pointer"),  # int32 (n,), written
 )
 _NUM_FIELDS = NUM_WEIGHTS + 5  # the weighted sums, then these
 _HITS, _BRIGHTEST, _SECOND, _SQUARES, _PRODUCTS = range(NUM_WEIGHTS, _NUM_FIELDS)
@@ -88,6 +89,7 @@ class CompiledSweep:
         lateral, totals = np.zeros((number, plan.num_cells)), np.zeros(num_voxels)
         counts = np.zeros((number, num_columns), dtype=np.int64)
         hits = np.empty(int(layers[:, VOXELS].max()) + WORDS, dtype=np.int32)
+        is_valid = np.empty(number, dtype=np.int32)
         # Bits of positive floats rise as they do; 1 is the smallest above zero.
         least = max(int(np.float32(threshold).view(np.int32)), 1)
         self._library.functions[_NAME](
@@ -95,8 +97,9 @@ class CompiledSweep:
             num_layers, least, float(np.int32(least).view(np.float32)), sums.ctypes.data,
             lateral.ctypes.data, plan.num_cells, totals.ctypes.data, bins.ctypes.data,
             counts.ctypes.data, num_columns, hits.ctypes.data, self._rows.ctypes.data,
+            is_valid.ctypes.data,
         )  # fmt: skip
-        return Sweep(_sums_of(plan, sums, lateral), counts, totals)
+        return Sweep(_sums_of(plan, sums, lateral), counts, totals, is_valid != 0)
 
 
 def _sums_of(plan: LayerPlan, sums: FloatArray, lateral: FloatArray) -> LayerSums:
@@ -139,12 +142,20 @@ class _SweepCode:
         """Write a few showers together, layer by layer."""
         code = self._code
         num_showers = code.integer("num_showers")
-        with (
-            code.loop(0, num_showers, _SHOWERS_TOGETHER) as first,
-            code.loop(0, code.integer("num_layers")) as layer,
-            code.loop(first, (first + _SHOWERS_TOGETHER).minimum(num_showers)) as shower,
-        ):
-            self._layer(shower, layer)
+        with code.loop(0, num_showers, _SHOWERS_TOGETHER) as first:
+            behind = (first + _SHOWERS_TOGETHER).minimum(num_showers)
+            with code.loop(first, behind) as shower:
+                self._test(shower)
+            with code.loop(0, code.integer("num_layers")) as layer:
+                with code.loop(first, behind) as shower:
+                    self._layer(shower, layer)
+
+    def _test(self, shower: Integer) -> None:
+        """Write whether a shower is valid; it lies in the cache from here on."""
+        num_voxels = self._code.integer("num_voxels")
+        energies = self._code.pointer("energies").at_word(shower * num_voxels)
+        is_valid = are_energies(self._code, energies, num_voxels)
+        self._code.pointer("is_valid").store_word(shower, is_valid)
 
     def _layer(self, shower: Integer, layer: Integer) -> None:
         code, table = self._code, self._code.pointer("layers")
@@ -154,8 +165,10 @@ class _SweepCode:
         energies = code.pointer("energies").at_word(base)
         previous = code.pointer("energies").at_word(base - table.integer(row + BACK))
         hits = code.pointer("hits")
+        # An invalid shower has no hits.
+        num_voxels = table.integer(row + VOXELS) * code.pointer("is_valid").word(shower)
         num_hits = list_from(
-            code, energies, table.integer(row + VOXELS), self._least, hits, code.pointer("rows")
+            code, energies, num_voxels, self._least, hits, code.pointer("rows")
         )
         places = range(0, NUM_WEIGHTS, code.lanes)
         sums = [code.variable(code.constant(0.0)) for _ in places]

@@ -18,6 +18,7 @@ from calo_train.errors import DataError
 from calo_train.evaluation.coarse_cosine import COSINE_BINS, CoarseCosine
 from calo_train.evaluation.deposits import (
     Deposits,
+    Energies,
     FloatArray,
     Grid,
     IndexArray,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from calo_train.showers.showers import Showers
 
 MAX_INVALID_SHARE = 0.01
-_BITS_OF_INFINITY = 0x7F800000
 _PIECE_BYTES = 16 << 20  # showers measured at once, by one thread
 _Item = TypeVar("_Item")
 
@@ -199,19 +199,13 @@ class _Filling:
         )
 
     def measure(self, showers: Showers, start: int) -> _Measured:
-        """Measure the valid ones of showers that were read from row `start` on; any thread may."""
-        health = ShowerHealth(len(showers))
-        is_valid = _valid(showers, health)
-        rows: slice | IndexArray = slice(start, start + len(showers))
-        self.is_valid[rows] = is_valid
-        if not is_valid.all():
-            valid = np.flatnonzero(is_valid)
-            showers, rows = showers.rows(valid), start + valid
+        """Measure showers that were read from row `start` on; any thread may."""
         incident = showers.conditions["incident_energy"].astype(np.float64)
         deposits = Deposits(
             showers.energies, incident, self.threshold, self.grid, self.spectrum_bins
         )
-        self._fill(deposits, rows)
+        self._fill(deposits, slice(start, start + len(showers)))
+        health = _health(showers.energies, deposits.swept.is_valid)
         return _Measured(deposits.swept.totals, health)
 
     def add(self, measured: _Measured) -> None:
@@ -219,7 +213,8 @@ class _Filling:
         self.energy_sum += measured.energy_sum
         self.health.add(measured.health)
 
-    def _fill(self, deposits: Deposits, rows: slice | IndexArray) -> None:
+    def _fill(self, deposits: Deposits, rows: slice) -> None:
+        self.is_valid[rows] = deposits.swept.is_valid
         self.incident[rows] = deposits.incident_energy
         for name, column in self.observables.items():
             column[rows] = OBSERVABLES[name].measure(deposits)
@@ -263,15 +258,11 @@ def _column(entry: Observable, grid: Grid, number: int) -> npt.NDArray[np.floati
     return np.empty((entry.num_columns(grid), number), dtype=dtype).T
 
 
-def _valid(showers: Showers, health: ShowerHealth) -> npt.NDArray[np.bool_]:
-    # Bits of negative, infinite and NaN floats are larger than those of all others.
-    if showers.energies.view(np.uint32).max(initial=0) < _BITS_OF_INFINITY:
-        return np.ones(len(showers), dtype=np.bool_)
-    is_finite = np.isfinite(showers.energies.sum(axis=1, dtype=np.float64))
-    is_negative = is_finite & (showers.energies.min(axis=1) < 0)
-    health.num_non_finite += int(np.count_nonzero(~is_finite))
-    health.num_negative += int(np.count_nonzero(is_negative))
-    return is_finite & ~is_negative
+def _health(energies: Energies, is_valid: npt.NDArray[np.bool_]) -> ShowerHealth:
+    """Say why showers are not valid."""
+    invalid = energies[~is_valid]
+    num_finite = int(np.count_nonzero(np.isfinite(invalid.sum(axis=1, dtype=np.float64))))
+    return ShowerHealth(len(energies), len(invalid) - num_finite, num_finite)
 
 
 def _require_valid(showers: ShowerSet, health: ShowerHealth) -> None:

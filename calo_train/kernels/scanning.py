@@ -1,8 +1,8 @@
-"""Lists of the places in an array that pass a bound, eight at a time and without a branch.
+"""Scans of an array of float32 numbers, eight at a time: are they energies, which pass a bound.
 
-Which places pass cannot be predicted. The bits of one comparison of eight words choose a row of a
-table with the numbers of its set bits; the row is written whole, and the next one begins behind
-the last of its numbers that counts.
+Which ones pass cannot be predicted, so there is no branch: the bits of one comparison of eight
+choose a row of a table with the numbers of its set bits; the row is written whole, and the next one
+begins behind the last of its numbers that counts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,49 @@ if TYPE_CHECKING:
 
 WORDS = 8  # that are compared at once; a list needs room for as many more
 _WORD, _BYTE = ir.IntType(32), ir.IntType(8)
+_BITS_OF_INFINITY, _BITS_OF_MINUS_ZERO = 0x7F800000, 0x80000000
 
 
 def set_bits() -> npt.NDArray[np.uint8]:
     """Give the numbers of the set bits of each byte in front, then those of the others, (256, 8)."""
     is_set = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return np.argsort(1 - is_set.astype(np.int8), axis=1, kind="stable").astype(np.uint8)
+
+
+def are_energies(code: Code, numbers: Pointer, count: Integer) -> Integer:
+    """Give 1 where all of `count` float32 numbers are finite and not negative, else 0."""
+    failed = code.counter()
+    # Bits of negative, infinite and NaN floats are larger than those of all others, as are those
+    # of -0, which is looked at again.
+    with code.when(_largest(code, numbers, count) >= _BITS_OF_INFINITY):
+        with code.loop(0, count) as number:
+            bits = numbers.unsigned_word(number)
+            is_infinite = (bits.low_bits(31) >= _BITS_OF_INFINITY).as_integer()
+            is_negative = (bits >= _BITS_OF_MINUS_ZERO + 1).as_integer()
+            failed.set(failed.get() + is_infinite + is_negative)
+    return (code.index(0) >= failed.get()).as_integer()
+
+
+def _largest(code: Code, words: Pointer, count: Integer) -> Integer:
+    """Give the largest of unsigned words; 0 of none."""
+    builder, kind = code.builder, ir.VectorType(_WORD, WORDS)
+    whole, places = count // WORDS * WORDS, [code.room(kind), code.room(_WORD)]
+    for place, start in zip(places, (kind, _WORD), strict=True):
+        builder.store(ir.Constant(start, None), place)
+
+    def take(word: ir.Value, place: ir.Value) -> None:
+        largest = builder.load(place, typ=word.type)
+        is_larger = builder.icmp_unsigned(">", word, largest)
+        builder.store(builder.select(is_larger, word, largest), place)
+
+    with code.loop(0, whole, WORDS) as first:
+        take(builder.load(words.at_word(first).value, align=4, typ=kind), places[0])
+    with code.loop(whole, count) as number:
+        take(builder.load(words.at_word(number).value, align=4, typ=_WORD), places[1])
+    lanes = builder.load(places[0], typ=kind)
+    for lane in range(WORDS):
+        take(builder.extract_element(lanes, ir.Constant(_WORD, lane)), places[1])
+    return Integer(code, builder.zext(builder.load(places[1], typ=_WORD), INDEX))
 
 
 def list_from(
@@ -69,9 +106,9 @@ def _write_row(
     builder.store(builder.add(numbers, start), target.value, align=4)
 
 
-def _repeated(code: Code, word: ir.Value) -> ir.Value:
-    kind = ir.VectorType(_WORD, WORDS)
+def _repeated(code: Code, number: ir.Value) -> ir.Value:
+    kind = ir.VectorType(number.type, WORDS)
     undefined = ir.Constant(kind, ir.Undefined)
-    single = code.builder.insert_element(undefined, word, ir.Constant(_WORD, 0))
+    single = code.builder.insert_element(undefined, number, ir.Constant(_WORD, 0))
     places = ir.Constant(ir.VectorType(_WORD, WORDS), [0] * WORDS)
     return code.builder.shuffle_vector(single, undefined, places)
