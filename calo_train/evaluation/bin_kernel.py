@@ -62,9 +62,7 @@ class CompiledHistograms:
 
         def write(module: ir.Module) -> None:
             for name in signatures:
-                code = Code(
-                    module, name, signatures[name], precision=FLOAT64, lanes=self._lanes
-                )
+                code = Code(module, name, signatures[name], precision=FLOAT64, lanes=self._lanes)
                 (_write_find if name in _FIND else _write_count)(code, name)
                 code.finish()
 

@@ -7,13 +7,13 @@ the lateral cells that layers of equal grid share.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray, LayerPlan
 from calo_train.evaluation.layer_sums import LayerSums, Sweep, sweep
+from calo_train.evaluation.lazily import lazily
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,14 +95,14 @@ class Deposits:
     def __len__(self) -> int:
         return len(self.raw_energies)
 
-    @cached_property
+    @lazily
     def energies(self) -> Energies:
         """Energies (n, voxels) after the threshold; 0 in invalid showers."""
         kept = apply_threshold(self.raw_energies, self.threshold)
         kept[~self.swept.is_valid] = 0
         return kept
 
-    @cached_property
+    @lazily
     def swept(self) -> Sweep:
         """All that one sweep over the voxels gives."""
         return sweep(self.grid.plan, self.raw_energies, self.threshold, self.spectrum)
@@ -122,7 +122,7 @@ class Deposits:
         """Energy of each layer, (n, layers)."""
         return self.layers.energy
 
-    @cached_property
+    @lazily
     def visible_energy(self) -> FloatArray:
         """Energy of each shower, (n,)."""
         total: FloatArray = self.layer_energies.sum(axis=1)
@@ -144,15 +144,15 @@ class Deposits:
         """From the mean of a layer to that of the next, (n, layers - 1); NaN if one is empty."""
         return self._layer_steps[coordinate]
 
-    @cached_property
+    @lazily
     def _infinite_for_empty(self) -> FloatArray:
         return divisor(self.layer_energies)
 
-    @cached_property
+    @lazily
     def _nan_for_empty(self) -> FloatArray:
         return divisor(self.layer_energies, otherwise=np.nan)
 
-    @cached_property
+    @lazily
     def _layer_moments(self) -> dict[str, tuple[FloatArray, FloatArray]]:
         sums, found = self.layers, {}
         for name, first, second in zip(sums.names, sums.first, sums.second, strict=True):
@@ -163,7 +163,7 @@ class Deposits:
             found[name] = mean, np.maximum(variance, 0.0, out=variance)
         return found
 
-    @cached_property
+    @lazily
     def _layer_steps(self) -> dict[str, FloatArray]:
         firsts = zip(self.layers.names, self.layers.first, strict=True)
         return {

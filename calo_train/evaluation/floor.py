@@ -15,7 +15,6 @@ value over half-samples is the delete-half jackknife, hence the error of the val
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +31,7 @@ from calo_train.evaluation.distances import (
     separation_power,
     separation_powers,
 )
+from calo_train.evaluation.lazily import lazily
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -152,7 +152,7 @@ class BinnedPair:
         """Bin both."""
         return cls(binning.indices(reference), binning.indices(sample), binning.num_bins)
 
-    @cached_property
+    @lazily
     def counts(self) -> tuple[FloatArray, FloatArray]:
         """Count all showers of the reference and of the sample, (bins + 1,), the last outside."""
         return histogram(self.reference, self.num_bins), histogram(self.sample, self.num_bins)

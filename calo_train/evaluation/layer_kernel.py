@@ -167,9 +167,7 @@ class _SweepCode:
         hits = code.pointer("hits")
         # An invalid shower has no hits.
         num_voxels = table.integer(row + VOXELS) * code.pointer("is_valid").word(shower)
-        num_hits = list_from(
-            code, energies, num_voxels, self._least, hits, code.pointer("rows")
-        )
+        num_hits = list_from(code, energies, num_voxels, self._least, hits, code.pointer("rows"))
         places = range(0, NUM_WEIGHTS, code.lanes)
         sums = [code.variable(code.constant(0.0)) for _ in places]
         brightest, second, squares, products = (
