@@ -20,6 +20,8 @@ from calo_train.kernels.mathematics import log
 from calo_train.kernels.values import FLOAT64
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llvmlite import ir
 
     from calo_train.kernels.integers import Integer
@@ -66,8 +68,10 @@ class CompiledHistograms:
                 (_write_find if name in _FIND else _write_count)(code, name)
                 code.finish()
 
-        signatures = dict.fromkeys(_FIND, _FIND_SIGNATURE)
-        signatures |= dict.fromkeys(_COUNT, _COUNT_SIGNATURE)
+        signatures: dict[str, Sequence[tuple[str, str]]] = {
+            **dict.fromkeys(_FIND, _FIND_SIGNATURE),
+            **dict.fromkeys(_COUNT, _COUNT_SIGNATURE),
+        }
         self._library = compile_library(
             write, signatures, machine, purpose="the histograms' kernel", key="bins"
         )
@@ -93,7 +97,8 @@ class CompiledHistograms:
         self._library.functions[_COUNT[rows is not None]](
             bins.ctypes.data, chosen.ctypes.data, len(chosen), counts.ctypes.data, num_columns
         )
-        return counts.sum(axis=0)
+        both: IndexArray = counts.sum(axis=0)
+        return both
 
 
 @cache

@@ -140,6 +140,10 @@ class Deposits:
         """Energy-weighted variance of a coordinate in each layer, (n, layers)."""
         return self._layer_moments[coordinate][1]
 
+    def unbiased_layer_variances(self, coordinate: str) -> FloatArray:
+        """Variances times M / (M - 1) for M hits, (n, layers); NaN for M below 2."""
+        return self.layer_variances(coordinate) * self._bessel
+
     def layer_steps(self, coordinate: str) -> FloatArray:
         """From the mean of a layer to that of the next, (n, layers - 1); NaN if one is empty."""
         return self._layer_steps[coordinate]
@@ -164,16 +168,29 @@ class Deposits:
         return found
 
     @lazily
+    def _bessel(self) -> FloatArray:
+        hits = self.layers.hits
+        return ratio(hits, np.maximum(hits - 1, 0), otherwise=np.nan)
+
+    @lazily
     def _layer_steps(self) -> dict[str, FloatArray]:
-        firsts = zip(self.layers.names, self.layers.first, strict=True)
+        firsts = dict(zip(self.layers.names, self.layers.first, strict=True))
         return {
-            name: np.diff(self.per_layer_energy(first, otherwise=np.nan), axis=1)
-            for name, first in firsts
+            name: np.diff(self.per_layer_energy(firsts[name], otherwise=np.nan), axis=1)
+            for name in ("x", "y")
         }
 
     def profile(self, name: str) -> FloatArray:
         """Energies in the bins of a profile, (n, bins)."""
-        return self.layers.lateral @ self.grid.weights[name]
+        return self._profiles[name]
+
+    @lazily
+    def _profiles(self) -> dict[str, FloatArray]:
+        # One product of all weights: the cells are read once.
+        weights = np.concatenate(list(self.grid.weights.values()), axis=1)
+        ends = np.cumsum([values.shape[1] for values in self.grid.weights.values()])
+        energies = np.split(self.layers.lateral @ weights, ends[:-1], axis=1)
+        return dict(zip(self.grid.weights, energies, strict=True))
 
     def mean_of(self, coordinate: str, power: int = 1) -> FloatArray:
         """Energy-weighted mean of a coordinate's power 1 or 2, (n,); 0 for an empty shower."""

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from calo_train.errors import DataError
-from calo_train.evaluation.bin_kernel import BinArray
 from calo_train.evaluation.distances import (
     Binning,
     FloatArray,
@@ -35,6 +34,8 @@ from calo_train.evaluation.lazily import lazily
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from calo_train.evaluation.bin_kernel import BinArray
 
 IndexArray = npt.NDArray[np.int64]
 

@@ -146,9 +146,11 @@ class _SweepCode:
             behind = (first + _SHOWERS_TOGETHER).minimum(num_showers)
             with code.loop(first, behind) as shower:
                 self._test(shower)
-            with code.loop(0, code.integer("num_layers")) as layer:
-                with code.loop(first, behind) as shower:
-                    self._layer(shower, layer)
+            with (
+                code.loop(0, code.integer("num_layers")) as layer,
+                code.loop(first, behind) as shower,
+            ):
+                self._layer(shower, layer)
 
     def _test(self, shower: Integer) -> None:
         """Write whether a shower is valid; it lies in the cache from here on."""

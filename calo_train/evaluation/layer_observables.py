@@ -91,7 +91,7 @@ def layer_width_r(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_spread_x(deposits: Deposits) -> FloatArray:
     """Width with (M - 1)/M for M cells above the threshold (D+D ARM); NaN for M below 2."""
-    return _unbiased(deposits, "x")
+    return np.sqrt(deposits.unbiased_layer_variances("x"))
 
 
 @observable(
@@ -100,7 +100,7 @@ def layer_spread_x(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_spread_y(deposits: Deposits) -> FloatArray:
     """The same along the second transverse coordinate."""
-    return _unbiased(deposits, "y")
+    return np.sqrt(deposits.unbiased_layer_variances("y"))
 
 
 @observable(
@@ -180,9 +180,3 @@ def layer_distance_x(deposits: Deposits) -> FloatArray:
 def layer_distance_y(deposits: Deposits) -> FloatArray:
     """The same along the second transverse coordinate."""
     return deposits.layer_steps("y")
-
-
-def _unbiased(deposits: Deposits, coordinate: str) -> FloatArray:
-    hits = deposits.layers.hits
-    correction = ratio(hits, np.maximum(hits - 1, 0), otherwise=np.nan)
-    return np.sqrt(deposits.layer_variances(coordinate) * correction)

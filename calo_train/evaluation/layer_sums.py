@@ -74,7 +74,8 @@ def naive_sweep(
     plan: LayerPlan, energies: Energies, threshold: float, bins: SpectrumBins
 ) -> Sweep:
     """Do the same in numpy, layer by layer."""
-    is_valid = ((energies >= 0) & (energies < np.inf)).all(axis=1)
+    is_energy = np.greater_equal(energies, 0) & np.less(energies, np.inf)
+    is_valid: npt.NDArray[np.bool_] = np.all(is_energy, axis=1)
     is_kept = (energies >= np.float32(threshold)) & is_valid[:, None]
     kept = np.where(is_kept, energies, np.float32(0))
     lateral = np.zeros((len(kept), plan.num_cells))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,11 +13,11 @@ _Value = TypeVar("_Value")
 class lazily(Generic[_Value]):  # noqa: N801 - a decorator
     """A property that is computed once.
 
-    As `functools.cached_property`, which up to Python 3.11 holds one lock for all objects of a class
-    while it computes: threads that each measure showers of their own would wait for each other.
+    As `functools.cached_property`, which up to Python 3.11 holds one lock for all objects of a
+    class while it computes: threads that measure showers of their own would wait for each other.
     """
 
-    def __init__(self, compute: Callable[[object], _Value]) -> None:
+    def __init__(self, compute: Callable[[Any], _Value]) -> None:
         self._compute = compute
         self.__doc__ = compute.__doc__
 

@@ -7,6 +7,7 @@ sweep counts by it.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -29,18 +30,28 @@ def voxel_range(showers: ShowerSet, threshold: float) -> tuple[float, float]:
 
     With a threshold the smallest is the threshold itself.
     """
+    import torch
+
     low, high = np.inf, 0.0
-    for block in showers.blocks():
-        energies = block.energies
-        largest = float(energies.max(initial=0.0))
-        if not np.isfinite(largest):
-            largest = float(energies[np.isfinite(energies)].max(initial=0.0))
-        high = max(high, largest)
-        if threshold <= 0:
-            low = min(low, float(energies[energies > 0].min(initial=np.inf)))
+    num_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(num_threads) as threads:
+        for block in showers.blocks():
+            pieces = np.array_split(block.energies, num_threads)
+            ends = list(threads.map(lambda piece: _ends(piece, threshold), pieces))
+            low = min(low, *(lowest for lowest, _ in ends))
+            high = max(high, *(highest for _, highest in ends))
     if threshold > 0:
         low = float(np.float32(threshold))
     return (low, high) if high >= low else (1.0, 1.0)
+
+
+def _ends(energies: Energies, threshold: float) -> tuple[float, float]:
+    """Give the smallest positive energy, where it is asked for, and the largest finite one."""
+    high = float(energies.max(initial=0.0))
+    if not np.isfinite(high):
+        high = float(energies[np.isfinite(energies)].max(initial=0.0))
+    low = np.inf if threshold > 0 else float(energies[energies > 0].min(initial=np.inf))
+    return low, high
 
 
 def spectrum_edges(voxel_ends: tuple[float, float], threshold: float) -> FloatArray:
@@ -95,7 +106,7 @@ class SpectrumBins:
         first = np.searchsorted(borders, np.nan_to_num(starts, nan=np.inf), side="right")
         # An edge at the very start of its interval carries over for all of it.
         first[intervals] -= borders == starts[intervals]
-        table = first.astype(np.uint32) << HALF
+        table: npt.NDArray[np.uint32] = first.astype(np.uint32) << np.uint32(HALF)
         table[intervals] += (1 << HALF) - (bits & ((1 << HALF) - 1))
         return table
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -245,9 +245,7 @@ class _Filling:
         """Drop other rows, one column at a time: a second table would double the memory."""
         self.incident, self.spectrum = self.incident[rows], self.spectrum[rows]
         for columns in (self.observables, self.profiles, self.coarse_cosines):
-            for name in list(columns):
-                # Taken from the other side, layers stay together in memory.
-                columns[name] = columns[name].T[..., rows].T
+            _keep_rows(columns, rows)
 
 
 def _column(entry: Observable, grid: Grid, number: int) -> npt.NDArray[np.floating]:
@@ -256,6 +254,12 @@ def _column(entry: Observable, grid: Grid, number: int) -> npt.NDArray[np.floati
         return np.empty(number)
     dtype = np.float64 if entry.is_exact else np.float32
     return np.empty((entry.num_columns(grid), number), dtype=dtype).T
+
+
+def _keep_rows(columns: dict[str, npt.NDArray[Any]], rows: IndexArray) -> None:
+    for name in list(columns):
+        # Taken from the other side, layers stay together in memory.
+        columns[name] = columns[name].T[..., rows].T
 
 
 def _health(energies: Energies, is_valid: npt.NDArray[np.bool_]) -> ShowerHealth:

@@ -1,8 +1,8 @@
 """Scans of an array of float32 numbers, eight at a time: are they energies, which pass a bound.
 
 Which ones pass cannot be predicted, so there is no branch: the bits of one comparison of eight
-choose a row of a table with the numbers of its set bits; the row is written whole, and the next one
-begins behind the last of its numbers that counts.
+choose a row of a table with the numbers of its set bits; the row is written whole, and the next
+one begins behind the last of its numbers that counts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BITS_OF_INFINITY, _BITS_OF_MINUS_ZERO = 0x7F800000, 0x80000000
 
 
 def set_bits() -> npt.NDArray[np.uint8]:
-    """Give the numbers of the set bits of each byte in front, then those of the others, (256, 8)."""
+    """Give the numbers of each byte's set bits, behind them those of the others: (256, 8)."""
     is_set = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return np.argsort(1 - is_set.astype(np.int8), axis=1, kind="stable").astype(np.uint8)
 
@@ -36,12 +36,12 @@ def are_energies(code: Code, numbers: Pointer, count: Integer) -> Integer:
     failed = code.counter()
     # Bits of negative, infinite and NaN floats are larger than those of all others, as are those
     # of -0, which is looked at again.
-    with code.when(_largest(code, numbers, count) >= _BITS_OF_INFINITY):
-        with code.loop(0, count) as number:
-            bits = numbers.unsigned_word(number)
-            is_infinite = (bits.low_bits(31) >= _BITS_OF_INFINITY).as_integer()
-            is_negative = (bits >= _BITS_OF_MINUS_ZERO + 1).as_integer()
-            failed.set(failed.get() + is_infinite + is_negative)
+    is_suspect = _largest(code, numbers, count) >= _BITS_OF_INFINITY
+    with code.when(is_suspect), code.loop(0, count) as number:
+        bits = numbers.unsigned_word(number)
+        is_infinite = (bits.low_bits(31) >= _BITS_OF_INFINITY).as_integer()
+        is_negative = (bits >= _BITS_OF_MINUS_ZERO + 1).as_integer()
+        failed.set(failed.get() + is_infinite + is_negative)
     return (code.index(0) >= failed.get()).as_integer()
 
 
