@@ -63,8 +63,8 @@ class CompiledHistograms:
         self._lanes = machine.vector_bytes // FLOAT64.num_bytes
 
         def write(module: ir.Module) -> None:
-            for name in signatures:
-                code = Code(module, name, signatures[name], precision=FLOAT64, lanes=self._lanes)
+            for name, signature in signatures.items():
+                code = Code(module, name, signature, precision=FLOAT64, lanes=self._lanes)
                 (_write_find if name in _FIND else _write_count)(code, name)
                 code.finish()
 

@@ -1,7 +1,8 @@
 """One streaming pass: blocks of showers in, a table of columns with one row a shower out.
 
-Memory is two blocks and the table. Profiles and the cell spectrum are columns too, so that halves,
-bootstraps and slices in energy are selections of rows and need no second pass.
+Memory is a piece of a block for each thread, one more, and the table. Profiles and the cell
+spectrum are columns too, so that halves, bootstraps and slices in energy are selections of rows
+and need no second pass.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def measure(
             (len(piece), threads.submit(filling.measure, piece, start))
             for start, piece in _pieces(showers)
         )
-        # Pieces that wait are few, so that memory is bounded, and enough to keep threads busy.
-        for number, work in _ahead(started, 2 * num_threads):
+        # One waits while each thread has one, so that memory is bounded and threads are busy.
+        for number, work in _ahead(started, num_threads + 1):
             filling.add(work.result())
             progress.advance(number)
     _require_valid(showers, filling.health)
