@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from calo_train.showers.showers import Showers
 
 MAX_INVALID_SHARE = 0.01
-_PIECE_BYTES = 16 << 20  # showers measured at once, by one thread
+# Showers measured at once, by one thread: many, since the interpreter, which one thread at a time
+# may use, takes as long for few. More threads would only wait for it.
+_PIECE_BYTES = 32 << 20
+_MAX_THREADS = 8
 _Item = TypeVar("_Item")
 
 
@@ -104,7 +107,7 @@ def measure(
     from threadpoolctl import threadpool_limits
 
     filling = _Filling.of(len(showers), grid, threshold, SpectrumBins(spectrum), coarse)
-    num_threads = torch.get_num_threads()
+    num_threads = min(torch.get_num_threads(), _MAX_THREADS)
     with (
         Progress(f"observables of {showers.label}", len(showers), unit="showers") as progress,
         ThreadPoolExecutor(num_threads, thread_name_prefix="observables") as threads,
