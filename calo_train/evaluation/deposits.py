@@ -47,26 +47,24 @@ class Profile:
 class Grid:
     """What observables need of a geometry, computed once.
 
-    `weights` maps a profile's name to the (lateral cells, bins) that its sums take.
+    `weights` (lateral cells, bins of all profiles) are those that the sums of profiles take.
     """
 
     geometry: Geometry
     plan: LayerPlan
     profiles: Mapping[str, Profile]  # by axis name, and `radius`
-    weights: Mapping[str, FloatArray]
+    weights: FloatArray
 
     @classmethod
     def of(cls, geometry: Geometry) -> Self:
         """Prepare the coordinates and weights of a geometry."""
         plan = LayerPlan.of(geometry)
         profiles = {profile.name: profile for profile in _profiles(geometry)}
-        weights = {
-            name: np.equal.outer(
-                profile.bin_of_voxel[plan.voxel_of_cell], np.arange(profile.num_bins)
-            ).astype(np.float64)
-            for name, profile in profiles.items()
-        }
-        return cls(geometry, plan, profiles, weights)
+        weights = [
+            np.equal.outer(profile.bin_of_voxel[plan.voxel_of_cell], np.arange(profile.num_bins))
+            for profile in profiles.values()
+        ]
+        return cls(geometry, plan, profiles, np.concatenate(weights, axis=1, dtype=np.float64))
 
     @property
     def transverse_names(self) -> tuple[str, str]:
@@ -187,10 +185,9 @@ class Deposits:
     @lazily
     def _profiles(self) -> dict[str, FloatArray]:
         # One product of all weights: the cells are read once.
-        weights = np.concatenate(list(self.grid.weights.values()), axis=1)
-        ends = np.cumsum([values.shape[1] for values in self.grid.weights.values()])
-        energies = np.split(self.layers.lateral @ weights, ends[:-1], axis=1)
-        return dict(zip(self.grid.weights, energies, strict=True))
+        ends = np.cumsum([profile.num_bins for profile in self.grid.profiles.values()])
+        energies = np.split(self.layers.lateral @ self.grid.weights, ends[:-1], axis=1)
+        return dict(zip(self.grid.profiles, energies, strict=True))
 
     def mean_of(self, coordinate: str, power: int = 1) -> FloatArray:
         """Energy-weighted mean of a coordinate's power 1 or 2, (n,); 0 for an empty shower."""

@@ -4,6 +4,7 @@ Of each layer the voxels that the threshold keeps are first listed without a bra
 ones they are cannot be predicted; all sums, the cell spectrum and the mean shower are then made
 from the list. A vector holds the sums that a voxel's energy is added to, weighted by its cell:
 1, the coordinates and their squares. A shower's sums do not depend on the block it is read in.
+A few showers are taken together: tested, so that they lie in the cache, then layer by layer.
 """
 
 from __future__ import annotations
