@@ -7,13 +7,13 @@ the lateral cells that layers of equal grid share.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray, LayerPlan
 from calo_train.evaluation.layer_sums import LayerSums, Sweep, sweep
+from calo_train.evaluation.lazily import lazily
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,26 +47,24 @@ class Profile:
 class Grid:
     """What observables need of a geometry, computed once.
 
-    `weights` maps a profile's name to the (lateral cells, bins) that its sums take.
+    `weights` (lateral cells, bins of all profiles) are those that the sums of profiles take.
     """
 
     geometry: Geometry
     plan: LayerPlan
     profiles: Mapping[str, Profile]  # by axis name, and `radius`
-    weights: Mapping[str, FloatArray]
+    weights: FloatArray
 
     @classmethod
     def of(cls, geometry: Geometry) -> Self:
         """Prepare the coordinates and weights of a geometry."""
         plan = LayerPlan.of(geometry)
         profiles = {profile.name: profile for profile in _profiles(geometry)}
-        weights = {
-            name: np.equal.outer(
-                profile.bin_of_voxel[plan.voxel_of_cell], np.arange(profile.num_bins)
-            ).astype(np.float64)
-            for name, profile in profiles.items()
-        }
-        return cls(geometry, plan, profiles, weights)
+        weights = [
+            np.equal.outer(profile.bin_of_voxel[plan.voxel_of_cell], np.arange(profile.num_bins))
+            for profile in profiles.values()
+        ]
+        return cls(geometry, plan, profiles, np.concatenate(weights, axis=1, dtype=np.float64))
 
     @property
     def transverse_names(self) -> tuple[str, str]:
@@ -81,7 +79,10 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Deposits:
-    """Showers of a block: energies (n, voxels) float32 MeV, read through a threshold."""
+    """Showers of a block: energies (n, voxels) float32 MeV, read through a threshold.
+
+    Those with NaN, infinite or negative energies are told apart by `swept`, and empty else.
+    """
 
     raw_energies: Energies
     incident_energy: FloatArray
@@ -92,12 +93,14 @@ class Deposits:
     def __len__(self) -> int:
         return len(self.raw_energies)
 
-    @cached_property
+    @lazily
     def energies(self) -> Energies:
-        """Energies (n, voxels) after the threshold."""
-        return apply_threshold(self.raw_energies, self.threshold)
+        """Energies (n, voxels) after the threshold; 0 in invalid showers."""
+        kept = apply_threshold(self.raw_energies, self.threshold)
+        kept[~self.swept.is_valid] = 0
+        return kept
 
-    @cached_property
+    @lazily
     def swept(self) -> Sweep:
         """All that one sweep over the voxels gives."""
         return sweep(self.grid.plan, self.raw_energies, self.threshold, self.spectrum)
@@ -117,11 +120,15 @@ class Deposits:
         """Energy of each layer, (n, layers)."""
         return self.layers.energy
 
-    @cached_property
+    @lazily
     def visible_energy(self) -> FloatArray:
         """Energy of each shower, (n,)."""
         total: FloatArray = self.layer_energies.sum(axis=1)
         return total
+
+    def per_layer_energy(self, values: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
+        """Divide values of layers (n, layers) by their energies; `otherwise` where empty."""
+        return values / (self._nan_for_empty if otherwise else self._infinite_for_empty)
 
     def layer_means(self, coordinate: str) -> FloatArray:
         """Energy-weighted mean of a coordinate in each layer, (n, layers); 0 for an empty one."""
@@ -131,19 +138,56 @@ class Deposits:
         """Energy-weighted variance of a coordinate in each layer, (n, layers)."""
         return self._layer_moments[coordinate][1]
 
-    @cached_property
+    def unbiased_layer_variances(self, coordinate: str) -> FloatArray:
+        """Variances times M / (M - 1) for M hits, (n, layers); NaN for M below 2."""
+        return self.layer_variances(coordinate) * self._bessel
+
+    def layer_steps(self, coordinate: str) -> FloatArray:
+        """From the mean of a layer to that of the next, (n, layers - 1); NaN if one is empty."""
+        return self._layer_steps[coordinate]
+
+    @lazily
+    def _infinite_for_empty(self) -> FloatArray:
+        return divisor(self.layer_energies)
+
+    @lazily
+    def _nan_for_empty(self) -> FloatArray:
+        return divisor(self.layer_energies, otherwise=np.nan)
+
+    @lazily
     def _layer_moments(self) -> dict[str, tuple[FloatArray, FloatArray]]:
         sums, found = self.layers, {}
         for name, first, second in zip(sums.names, sums.first, sums.second, strict=True):
-            mean = ratio(first, sums.energy)
+            mean = self.per_layer_energy(first)
+            variance = self.per_layer_energy(second)
+            variance -= mean**2
             # Rounding can leave a layer of one cell slightly below zero.
-            variance = np.maximum(ratio(second, sums.energy) - mean**2, 0.0)
-            found[name] = mean, variance
+            found[name] = mean, np.maximum(variance, 0.0, out=variance)
         return found
+
+    @lazily
+    def _bessel(self) -> FloatArray:
+        hits = self.layers.hits
+        return ratio(hits, np.maximum(hits - 1, 0), otherwise=np.nan)
+
+    @lazily
+    def _layer_steps(self) -> dict[str, FloatArray]:
+        firsts = dict(zip(self.layers.names, self.layers.first, strict=True))
+        return {
+            name: np.diff(self.per_layer_energy(firsts[name], otherwise=np.nan), axis=1)
+            for name in ("x", "y")
+        }
 
     def profile(self, name: str) -> FloatArray:
         """Energies in the bins of a profile, (n, bins)."""
-        return self.layers.lateral @ self.grid.weights[name]
+        return self._profiles[name]
+
+    @lazily
+    def _profiles(self) -> dict[str, FloatArray]:
+        # One product of all weights: the cells are read once.
+        ends = np.cumsum([profile.num_bins for profile in self.grid.profiles.values()])
+        energies = np.split(self.layers.lateral @ self.grid.weights, ends[:-1], axis=1)
+        return dict(zip(self.grid.profiles, energies, strict=True))
 
     def mean_of(self, coordinate: str, power: int = 1) -> FloatArray:
         """Energy-weighted mean of a coordinate's power 1 or 2, (n,); 0 for an empty shower."""
@@ -164,9 +208,13 @@ def apply_threshold(energies: Energies, threshold: float) -> Energies:
 
 def ratio(numerator: FloatArray, denominator: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
     """Divide; `otherwise` where the denominator is 0 (0 for what is empty, as in 2410.21611)."""
+    return numerator / divisor(denominator, otherwise=otherwise)
+
+
+def divisor(denominator: FloatArray, *, otherwise: float = 0.0) -> FloatArray:
+    """Give what to divide by, so that the quotient is 0 or NaN where the denominator is 0."""
     # Anything over infinity is 0, over NaN it is NaN: quicker than dividing under a mask.
-    divisor = np.where(denominator != 0, denominator, np.nan if otherwise else np.inf)
-    return numerator / divisor
+    return np.where(denominator != 0, denominator, np.nan if otherwise else np.inf)
 
 
 def _profiles(geometry: Geometry) -> list[Profile]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from calo_train.evaluation.bin_kernel import BinArray, compiled_histograms
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,27 +41,43 @@ class Binning:
     def num_bins(self) -> int:
         return len(self.edges) - 1
 
-    def indices(self, values: FloatArray) -> IndexArray:
+    def indices(self, values: FloatArray) -> BinArray:
         """Give the bin of each value, [a, b) and the last closed; `num_bins` for those outside."""
+        compiled = compiled_histograms()
+        if compiled is None:
+            return self._searched(values)
+        found = compiled.find(values, self.edges, is_log=self.is_log)
+        if len(found) == len(values):
+            return found
+        return np.concatenate([found, self._searched(values[len(found) :])])
+
+    def _searched(self, values: FloatArray) -> BinArray:
         edges = self.edges
         is_inside = (values >= edges[0]) & (values <= edges[-1])  # not for NaN
         inside = np.where(is_inside, values, edges[0])
         places, ends = (np.log(inside), np.log(edges)) if self.is_log else (inside, edges)
         guess = (places - ends[0]) * (self.num_bins / (ends[-1] - ends[0]))
-        bins = np.minimum(guess.astype(np.int64), self.num_bins - 1)
+        bins = np.minimum(guess.astype(np.int32), self.num_bins - 1)
         # Equal spacing gives the bin up to the rounding of an edge; the edges decide.
         bins -= inside < edges[bins]
         bins += (inside >= edges[bins + 1]) & (bins < self.num_bins - 1)
-        return np.where(is_inside, bins, self.num_bins)
+        return np.where(is_inside, bins, np.int32(self.num_bins))
 
     def counts(self, values: FloatArray) -> FloatArray:
         """Histogram the values; those outside are dropped."""
-        found = np.bincount(self.indices(values), minlength=self.num_bins + 1)
-        return found[: self.num_bins].astype(np.float64)
+        return histogram(self.indices(values), self.num_bins)[:-1]
 
     def share_outside(self, values: FloatArray) -> float:
         """Give the share of values that no bin holds."""
         return float(np.mean(self.indices(values) == self.num_bins))
+
+
+def histogram(bins: BinArray, num_bins: int, rows: IndexArray | None = None) -> FloatArray:
+    """Count bins, of some rows or all: (bins + 1,), the last those outside."""
+    if compiled := compiled_histograms():
+        return compiled.count(bins, num_bins + 1, rows).astype(np.float64)
+    chosen = bins if rows is None else bins[rows]
+    return np.bincount(chosen, minlength=num_bins + 1).astype(np.float64)
 
 
 def automatic_binning(reference: FloatArray, scale: Scale, *, is_count: bool = False) -> Binning:

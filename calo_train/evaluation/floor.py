@@ -25,13 +25,17 @@ from calo_train.evaluation.distances import (
     Binning,
     FloatArray,
     PooledOrder,
+    histogram,
     reduced_chi2,
     separation_power,
     separation_powers,
 )
+from calo_train.evaluation.lazily import lazily
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from calo_train.evaluation.bin_kernel import BinArray
 
 IndexArray = npt.NDArray[np.int64]
 
@@ -140,8 +144,8 @@ def repeat(
 class BinnedPair:
     """The bins of an observable of all showers of a reference and a sample; `num_bins` outside."""
 
-    reference: IndexArray
-    sample: IndexArray
+    reference: BinArray
+    sample: BinArray
     num_bins: int
 
     @classmethod
@@ -149,43 +153,54 @@ class BinnedPair:
         """Bin both."""
         return cls(binning.indices(reference), binning.indices(sample), binning.num_bins)
 
+    @lazily
+    def counts(self) -> tuple[FloatArray, FloatArray]:
+        """Count all showers of the reference and of the sample, (bins + 1,), the last outside."""
+        return histogram(self.reference, self.num_bins), histogram(self.sample, self.num_bins)
+
     @property
     def separation_all(self) -> float:
         """The separation power of all showers."""
-        sample, reference = (
-            _counts(bins, self.num_bins) for bins in (self.sample, self.reference)
-        )
-        return separation_power(sample, reference)
+        reference, sample = self.counts
+        return separation_power(sample[:-1], reference[:-1])
 
     @property
     def shares_outside(self) -> tuple[float, float]:
         """The shares of the sample and of the reference that no bin holds."""
-        sample, reference = (
-            float(np.mean(bins == self.num_bins)) for bins in (self.sample, self.reference)
-        )
-        return sample, reference
+        reference, sample = self.counts
+        return float(sample[-1] / len(self.sample)), float(reference[-1] / len(self.reference))
 
     def repeated(self, splits: Sequence[Halves]) -> tuple[Repeated, Repeated]:
         """Give separation powers and chi2 a degree of freedom in every repetition."""
+        base, value, floor = self._counted(splits)
+        return (
+            Repeated(separation_powers(value, base), separation_powers(floor, base)),
+            Repeated(reduced_chi2(value, base), reduced_chi2(floor, base)),
+        )
+
+    def repeated_separation(self, splits: Sequence[Halves]) -> Repeated:
+        """Give the separation powers alone."""
+        base, value, floor = self._counted(splits)
+        return Repeated(separation_powers(value, base), separation_powers(floor, base))
+
+    def _counted(self, splits: Sequence[Halves]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Histogram A, S and B of every repetition, (R, bins) each."""
         base, value, floor = (
-            np.stack([_counts(bins[rows], self.num_bins) for rows in chosen])
+            np.stack([histogram(bins, self.num_bins, rows)[:-1] for rows in chosen])
             for bins, chosen in (
                 (self.reference, [halves.first for halves in splits]),
                 (self.sample, [halves.sample for halves in splits]),
                 (self.reference, [halves.second for halves in splits]),
             )
         )
-        return (
-            Repeated(separation_powers(value, base), separation_powers(floor, base)),
-            Repeated(reduced_chi2(value, base), reduced_chi2(floor, base)),
-        )
+        return base, value, floor
 
 
 def repeated_separation(
     reference: FloatArray, sample: FloatArray, binning: Binning, splits: Sequence[Halves]
 ) -> Repeated:
     """Give separation powers of one observable (n,)."""
-    return BinnedPair.of(reference, sample, binning).repeated(splits)[0]
+    return BinnedPair.of(reference, sample, binning).repeated_separation(splits)
 
 
 def repeated_wasserstein(
@@ -226,10 +241,6 @@ def mean_of_group(members: Sequence[Repeated]) -> Repeated:
 def _spectrum_counts(counts: npt.NDArray[np.int32], rows: IndexArray) -> FloatArray:
     totals: FloatArray = counts[rows, :-1].sum(axis=0, dtype=np.float64)
     return totals
-
-
-def _counts(bins: IndexArray, num_bins: int) -> FloatArray:
-    return np.bincount(bins, minlength=num_bins + 1)[:num_bins].astype(np.float64)
 
 
 def deviation(values: FloatArray) -> float:

@@ -91,7 +91,7 @@ def layer_width_r(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_spread_x(deposits: Deposits) -> FloatArray:
     """Width with (M - 1)/M for M cells above the threshold (D+D ARM); NaN for M below 2."""
-    return _unbiased(deposits, "x")
+    return np.sqrt(deposits.unbiased_layer_variances("x"))
 
 
 @observable(
@@ -100,7 +100,7 @@ def layer_spread_x(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_spread_y(deposits: Deposits) -> FloatArray:
     """The same along the second transverse coordinate."""
-    return _unbiased(deposits, "y")
+    return np.sqrt(deposits.unbiased_layer_variances("y"))
 
 
 @observable(
@@ -128,7 +128,7 @@ def layer_sparsity(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_brightest_share(deposits: Deposits) -> FloatArray:
     """Largest voxel over the layer's energy (CaloFlow, 2106.05285); NaN for an empty layer."""
-    return ratio(deposits.layers.brightest, deposits.layer_energies, otherwise=np.nan)
+    return deposits.per_layer_energy(deposits.layers.brightest, otherwise=np.nan)
 
 
 @observable(
@@ -137,7 +137,7 @@ def layer_brightest_share(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_second_share(deposits: Deposits) -> FloatArray:
     """Second largest voxel over the layer's energy; NaN for an empty layer."""
-    return ratio(deposits.layers.second_brightest, deposits.layer_energies, otherwise=np.nan)
+    return deposits.per_layer_energy(deposits.layers.second_brightest, otherwise=np.nan)
 
 
 @observable(
@@ -161,7 +161,7 @@ def layer_cosine(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_distance(deposits: Deposits) -> FloatArray:
     """Length between the centroids of layers that follow each other; NaN if one is empty."""
-    return np.sqrt(_step(deposits, "x") ** 2 + _step(deposits, "y") ** 2)
+    return np.sqrt(deposits.layer_steps("x") ** 2 + deposits.layer_steps("y") ** 2)
 
 
 @observable(
@@ -170,7 +170,7 @@ def layer_distance(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_distance_x(deposits: Deposits) -> FloatArray:
     """Difference of the centroids of layers that follow each other; NaN if one is empty."""
-    return _step(deposits, "x")
+    return deposits.layer_steps("x")
 
 
 @observable(
@@ -179,15 +179,4 @@ def layer_distance_x(deposits: Deposits) -> FloatArray:
 )  # fmt: skip
 def layer_distance_y(deposits: Deposits) -> FloatArray:
     """The same along the second transverse coordinate."""
-    return _step(deposits, "y")
-
-
-def _unbiased(deposits: Deposits, coordinate: str) -> FloatArray:
-    hits = deposits.layers.hits
-    correction = ratio(hits, np.maximum(hits - 1, 0), otherwise=np.nan)
-    return np.sqrt(deposits.layer_variances(coordinate) * correction)
-
-
-def _step(deposits: Deposits, coordinate: str) -> FloatArray:
-    means = np.where(deposits.layer_energies > 0, deposits.layer_means(coordinate), np.nan)
-    return np.diff(means, axis=1)
+    return deposits.layer_steps("y")

@@ -18,6 +18,8 @@ import numpy as np
 from calo_train.errors import MachineError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from calo_train.evaluation.layer_kernel import CompiledSweep
     from calo_train.evaluation.layer_plan import Energies, FloatArray, IndexArray, LayerPlan
     from calo_train.evaluation.spectrum import SpectrumBins
@@ -50,16 +52,18 @@ class LayerSums:
 class Sweep:
     """What a sweep over showers gives.
 
-    `counts` (n, columns) are those of SpectrumBins, `totals` (voxels,) sums over showers.
+    `counts` (n, columns) are those of SpectrumBins, `totals` (voxels,) sums over showers. Those
+    not `is_valid` (n,) hold NaN, infinite or negative energies, and count as empty here.
     """
 
     layers: LayerSums
     counts: IndexArray
     totals: FloatArray
+    is_valid: npt.NDArray[np.bool_]
 
 
 def sweep(plan: LayerPlan, energies: Energies, threshold: float, bins: SpectrumBins) -> Sweep:
-    """Sweep energies (n, voxels), finite and not negative; below the threshold they count as 0."""
+    """Sweep energies (n, voxels); below the threshold they count as 0."""
     compiled = _compiled()
     if compiled is None or bins.table is None:
         return naive_sweep(plan, energies, threshold, bins)
@@ -70,7 +74,10 @@ def naive_sweep(
     plan: LayerPlan, energies: Energies, threshold: float, bins: SpectrumBins
 ) -> Sweep:
     """Do the same in numpy, layer by layer."""
-    kept = np.where(energies >= np.float32(threshold), energies, np.float32(0))
+    is_energy = np.greater_equal(energies, 0) & np.less(energies, np.inf)
+    is_valid: npt.NDArray[np.bool_] = np.all(is_energy, axis=1)
+    is_kept = (energies >= np.float32(threshold)) & is_valid[:, None]
+    kept = np.where(is_kept, energies, np.float32(0))
     lateral = np.zeros((len(kept), plan.num_cells))
     previous: FloatArray = np.empty((len(kept), 0))
     columns = []
@@ -87,7 +94,7 @@ def naive_sweep(
     layers = LayerSums(
         plan.names, fields[0], *moments, hits, brightest, runner_up, squares, products, lateral
     )
-    return Sweep(layers, bins.count(kept), kept.sum(axis=0, dtype=np.float64))
+    return Sweep(layers, bins.count(kept), kept.sum(axis=0, dtype=np.float64), is_valid)
 
 
 def _layer_fields(

@@ -61,7 +61,7 @@ class OfficialHistogram:
         splits = pair.splits
         if self.energy_range is not None:
             binned, splits = self._at_energies(pair, binned)
-        separation = binned.repeated(splits)[0]
+        separation = binned.repeated_separation(splits)
         outside_sample, outside_reference = binned.shares_outside
         found = ObservableResult(
             name="", title="", symbol="", unit="",

@@ -1,12 +1,13 @@
 """The cell energy spectrum: voxels a shower in logarithmic bins.
 
 The upper 16 bits of a float32 hold its exponent and 7 bits of its mantissa. Where no two edges
-share them, a table of 65536 entries gives the bin of a voxel up to one comparison, exactly; the
-compiled sweep counts by it.
+share them, a table of 65536 entries gives the bin of a voxel by one sum, exactly; the compiled
+sweep counts by it.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SPECTRUM_BINS = 49  # 50 logarithmic edges (2410.21611)
 
+HALF = 16  # bits of a float32
 Counts = npt.NDArray[np.int32]
 
 
@@ -28,18 +30,28 @@ def voxel_range(showers: ShowerSet, threshold: float) -> tuple[float, float]:
 
     With a threshold the smallest is the threshold itself.
     """
+    import torch
+
     low, high = np.inf, 0.0
-    for block in showers.blocks():
-        energies = block.energies
-        largest = float(energies.max(initial=0.0))
-        if not np.isfinite(largest):
-            largest = float(energies[np.isfinite(energies)].max(initial=0.0))
-        high = max(high, largest)
-        if threshold <= 0:
-            low = min(low, float(energies[energies > 0].min(initial=np.inf)))
+    num_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(num_threads) as threads:
+        for block in showers.blocks():
+            pieces = np.array_split(block.energies, num_threads)
+            ends = list(threads.map(lambda piece: _ends(piece, threshold), pieces))
+            low = min(low, *(lowest for lowest, _ in ends))
+            high = max(high, *(highest for _, highest in ends))
     if threshold > 0:
         low = float(np.float32(threshold))
     return (low, high) if high >= low else (1.0, 1.0)
+
+
+def _ends(energies: Energies, threshold: float) -> tuple[float, float]:
+    """Give the smallest positive energy, where it is asked for, and the largest finite one."""
+    high = float(energies.max(initial=0.0))
+    if not np.isfinite(high):
+        high = float(energies[np.isfinite(energies)].max(initial=0.0))
+    low = np.inf if threshold > 0 else float(energies[energies > 0].min(initial=np.inf))
+    return low, high
 
 
 def spectrum_edges(voxel_ends: tuple[float, float], threshold: float) -> FloatArray:
@@ -78,22 +90,25 @@ class SpectrumBins:
         return inside
 
     @cached_property
-    def table(self) -> npt.NDArray[np.int32] | None:
-        """The column of each interval of upper bits and the bits of the one edge inside it.
+    def table(self) -> npt.NDArray[np.uint32] | None:
+        """Give the column of a voxel by the upper half of its bits, (65536,).
 
-        (65536, 2), so that both are read together; None where two edges meet in an interval.
+        The upper half of the entry plus the lower half of the voxel: the entry is the column at
+        the start of the interval, and what the lower half lacks to carry over at the edge inside
+        it. None where two edges meet in an interval.
         """
         borders = self._single_edges
-        intervals = borders.view(np.uint32) >> 16
+        bits = borders.view(np.uint32)
+        intervals = bits >> HALF
         if len(np.unique(intervals)) < len(borders):
             return None
-        starts = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
+        starts = (np.arange(1 << HALF, dtype=np.uint32) << HALF).view(np.float32)
         first = np.searchsorted(borders, np.nan_to_num(starts, nan=np.inf), side="right")
-        inside = np.full(1 << 16, np.inf, dtype=np.float32)
-        inside[intervals] = borders
-        # An edge at the very start of its interval is counted by its comparison.
+        # An edge at the very start of its interval carries over for all of it.
         first[intervals] -= borders == starts[intervals]
-        return np.stack([first.astype(np.int32), inside.view(np.int32)], axis=1)
+        table: npt.NDArray[np.uint32] = first.astype(np.uint32) << np.uint32(HALF)
+        table[intervals] += (1 << HALF) - (bits & ((1 << HALF) - 1))
+        return table
 
     @cached_property
     def _single_edges(self) -> Energies:

@@ -1,14 +1,16 @@
 """One streaming pass: blocks of showers in, a table of columns with one row a shower out.
 
-Memory is a block and the table. Profiles and the cell spectrum are columns too, so that halves,
-bootstraps and slices in energy are selections of rows and need no second pass.
+Memory is a piece of a block for each thread, one more, and the table. Profiles and the cell
+spectrum are columns too, so that halves, bootstraps and slices in energy are selections of rows
+and need no second pass.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from calo_train.errors import DataError
 from calo_train.evaluation.coarse_cosine import COSINE_BINS, CoarseCosine
 from calo_train.evaluation.deposits import (
     Deposits,
+    Energies,
     FloatArray,
     Grid,
     IndexArray,
@@ -26,15 +29,17 @@ from calo_train.evaluation.spectrum import SpectrumBins
 from calo_train.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from concurrent.futures import Executor
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from calo_train.evaluation.shower_set import ShowerSet
     from calo_train.showers.showers import Showers
 
 MAX_INVALID_SHARE = 0.01
-_BITS_OF_INFINITY = 0x7F800000
-_PIECE_BYTES = 16 << 20  # showers measured at once, by one thread
+# Showers measured at once, by one thread: many, since the interpreter, which one thread at a time
+# may use, takes as long for few. More threads would only wait for it.
+_PIECE_BYTES = 32 << 20
+_MAX_THREADS = 8
+_Item = TypeVar("_Item")
 
 
 @dataclass
@@ -49,6 +54,13 @@ class ShowerHealth:
     @property
     def num_invalid(self) -> int:
         return self.num_non_finite + self.num_negative
+
+    def add(self, other: ShowerHealth) -> None:
+        """Count other showers as well."""
+        self.num_read += other.num_read
+        self.num_non_finite += other.num_non_finite
+        self.num_negative += other.num_negative
+        self.num_empty += other.num_empty
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,81 +106,119 @@ def measure(
     import torch
     from threadpoolctl import threadpool_limits
 
-    filling = _Filling.of(len(showers), grid, SpectrumBins(spectrum), coarse)
-    health = ShowerHealth()
+    filling = _Filling.of(len(showers), grid, threshold, SpectrumBins(spectrum), coarse)
+    num_threads = min(torch.get_num_threads(), _MAX_THREADS)
     with (
         Progress(f"observables of {showers.label}", len(showers), unit="showers") as progress,
-        ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="observables") as threads,
+        ThreadPoolExecutor(num_threads, thread_name_prefix="observables") as threads,
         # Threads of small matrix products, below those here, would only wait for each other.
         threadpool_limits(1),
     ):
-        for block in showers.blocks():
-            valid = _valid_rows(block, health)
-            filling.positions[filling.stop : filling.stop + len(valid)] = valid + health.num_read
-            health.num_read += len(block)
-            good = block if len(valid) == len(block) else block.rows(valid)
-            filling.add(good, threshold, threads)
-            progress.advance(len(block))
-    _require_valid(showers, health)
-    return filling.table(health)
+        started = (
+            (len(piece), threads.submit(filling.measure, piece, start))
+            for start, piece in _pieces(showers)
+        )
+        # One waits while each thread has one, so that memory is bounded and threads are busy.
+        for number, work in _ahead(started, num_threads + 1):
+            filling.add(work.result())
+            progress.advance(number)
+    _require_valid(showers, filling.health)
+    return filling.table()
+
+
+def _pieces(showers: ShowerSet) -> Iterator[tuple[int, Showers]]:
+    """Cut the blocks of a set; yield the row where each piece begins, and the piece."""
+    start = 0
+    for block in showers.blocks():
+        num_pieces = max(-(-block.energies.nbytes // _PIECE_BYTES), 1)
+        step = max(-(-len(block) // num_pieces), 1)
+        for first in range(0, len(block), step):
+            yield start + first, block.rows(slice(first, first + step))
+        start += len(block)
+
+
+def _ahead(items: Iterable[_Item], number: int) -> Iterator[_Item]:
+    """Yield items in order, when `number` more have been taken."""
+    waiting: deque[_Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > number:
+            yield waiting.popleft()
+    yield from waiting
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What measuring a piece adds to a table besides its rows."""
+
+    energy_sum: FloatArray  # (voxels,)
+    health: ShowerHealth
 
 
 @dataclass(eq=False)
 class _Filling:
-    """Arrays of a table for all showers of a set, filled up to row `stop`."""
+    """Arrays of a table, with a row for every shower that is read; not all are valid."""
 
     grid: Grid
+    threshold: float
     spectrum_bins: SpectrumBins
+    coarse: Sequence[CoarseCosine]
     incident: FloatArray
-    positions: IndexArray
+    is_valid: npt.NDArray[np.bool_]
     observables: dict[str, npt.NDArray[np.floating]]
     profiles: dict[str, FloatArray]
     spectrum: npt.NDArray[np.int32]
-    energy_sum: FloatArray
-    coarse: Sequence[CoarseCosine]
     coarse_cosines: dict[str, npt.NDArray[np.int32]]
-    stop: int = 0
+    energy_sum: FloatArray
+    health: ShowerHealth = field(default_factory=ShowerHealth)
 
     @classmethod
     def of(
-        cls, number: int, grid: Grid, spectrum_bins: SpectrumBins, coarse: Sequence[CoarseCosine]
+        cls,
+        number: int,
+        grid: Grid,
+        threshold: float,
+        spectrum_bins: SpectrumBins,
+        coarse: Sequence[CoarseCosine],
     ) -> _Filling:
         return cls(
             grid,
+            threshold,
             spectrum_bins,
-            np.empty(number),
-            np.empty(number, dtype=np.int64),
-            {name: _column(entry, grid, number) for name, entry in observables_of(grid).items()},
-            {name: np.empty((number, entry.num_bins)) for name, entry in grid.profiles.items()},
-            np.empty((number, len(spectrum_bins.edges)), dtype=np.int32),
-            np.zeros(grid.geometry.num_voxels),
             coarse,
-            {
+            incident=np.empty(number),
+            is_valid=np.zeros(number, dtype=np.bool_),
+            observables={
+                name: _column(entry, grid, number) for name, entry in observables_of(grid).items()
+            },
+            profiles={
+                name: np.empty((number, entry.num_bins)) for name, entry in grid.profiles.items()
+            },
+            spectrum=np.empty((number, len(spectrum_bins.edges)), dtype=np.int32),
+            coarse_cosines={
                 entry.cells.name: np.empty((number, COSINE_BINS + 1), dtype=np.int32)
                 for entry in coarse
             },
+            energy_sum=np.zeros(grid.geometry.num_voxels),
         )
 
-    def add(self, showers: Showers, threshold: float, threads: Executor) -> None:
-        """Measure valid showers, a few at a time on each thread."""
-        num_pieces = -(-showers.energies.nbytes // _PIECE_BYTES)
-        step = max(-(-len(showers) // max(num_pieces, 1)), 1)
-        starts = range(0, len(showers), step)
+    def measure(self, showers: Showers, start: int) -> _Measured:
+        """Measure showers that were read from row `start` on; any thread may."""
+        incident = showers.conditions["incident_energy"].astype(np.float64)
+        deposits = Deposits(
+            showers.energies, incident, self.threshold, self.grid, self.spectrum_bins
+        )
+        self._fill(deposits, slice(start, start + len(showers)))
+        health = _health(showers.energies, deposits.swept.is_valid)
+        return _Measured(deposits.swept.totals, health)
 
-        def work(start: int) -> FloatArray:
-            piece = slice(start, min(start + step, len(showers)))
-            incident = showers.conditions["incident_energy"][piece].astype(np.float64)
-            deposits = Deposits(
-                showers.energies[piece], incident, threshold, self.grid, self.spectrum_bins
-            )
-            self._fill(deposits, slice(self.stop + piece.start, self.stop + piece.stop))
-            return deposits.swept.totals
-
-        for total in threads.map(work, starts):  # added in order, whatever the threads
-            self.energy_sum += total
-        self.stop += len(showers)
+    def add(self, measured: _Measured) -> None:
+        """Add sums; in the order of the showers, so that they do not depend on threads."""
+        self.energy_sum += measured.energy_sum
+        self.health.add(measured.health)
 
     def _fill(self, deposits: Deposits, rows: slice) -> None:
+        self.is_valid[rows] = deposits.swept.is_valid
         self.incident[rows] = deposits.incident_energy
         for name, column in self.observables.items():
             column[rows] = OBSERVABLES[name].measure(deposits)
@@ -178,21 +228,28 @@ class _Filling:
         for entry in self.coarse:
             self.coarse_cosines[entry.cells.name][rows] = entry.counts(deposits.energies)
 
-    def table(self, health: ShowerHealth) -> ShowerTable:
-        """Give what was filled."""
-        filled = slice(self.stop)
-        visible = self.observables["visible_energy"][filled]
-        health.num_empty = int(np.count_nonzero(visible == 0))
+    def table(self) -> ShowerTable:
+        """Give the valid rows of what was filled."""
+        positions = np.flatnonzero(self.is_valid)
+        if len(positions) < len(self.is_valid):
+            self._keep(positions)
+        self.health.num_empty = int(np.count_nonzero(self.observables["visible_energy"] == 0))
         return ShowerTable(
-            incident_energy=self.incident[filled],
-            observables={name: column[filled] for name, column in self.observables.items()},
-            profiles={name: column[filled] for name, column in self.profiles.items()},
-            spectrum=self.spectrum[filled],
-            mean_energies=self.energy_sum / max(self.stop, 1),
-            positions=self.positions[filled],
-            health=health,
-            coarse_cosines={name: column[filled] for name, column in self.coarse_cosines.items()},
+            incident_energy=self.incident,
+            observables=self.observables,
+            profiles=self.profiles,
+            spectrum=self.spectrum,
+            mean_energies=self.energy_sum / max(len(positions), 1),
+            positions=positions,
+            health=self.health,
+            coarse_cosines=self.coarse_cosines,
         )
+
+    def _keep(self, rows: IndexArray) -> None:
+        """Drop other rows, one column at a time: a second table would double the memory."""
+        self.incident, self.spectrum = self.incident[rows], self.spectrum[rows]
+        for columns in (self.observables, self.profiles, self.coarse_cosines):
+            _keep_rows(columns, rows)
 
 
 def _column(entry: Observable, grid: Grid, number: int) -> npt.NDArray[np.floating]:
@@ -203,15 +260,17 @@ def _column(entry: Observable, grid: Grid, number: int) -> npt.NDArray[np.floati
     return np.empty((entry.num_columns(grid), number), dtype=dtype).T
 
 
-def _valid_rows(block: Showers, health: ShowerHealth) -> IndexArray:
-    # Bits of negative, infinite and NaN floats are larger than those of all others.
-    if block.energies.view(np.uint32).max(initial=0) < _BITS_OF_INFINITY:
-        return np.arange(len(block))
-    is_finite = np.isfinite(block.energies.sum(axis=1, dtype=np.float64))
-    is_negative = is_finite & (block.energies.min(axis=1) < 0)
-    health.num_non_finite += int(np.count_nonzero(~is_finite))
-    health.num_negative += int(np.count_nonzero(is_negative))
-    return np.flatnonzero(is_finite & ~is_negative)
+def _keep_rows(columns: dict[str, npt.NDArray[Any]], rows: IndexArray) -> None:
+    for name in list(columns):
+        # Taken from the other side, layers stay together in memory.
+        columns[name] = columns[name].T[..., rows].T
+
+
+def _health(energies: Energies, is_valid: npt.NDArray[np.bool_]) -> ShowerHealth:
+    """Say why showers are not valid."""
+    invalid = energies[~is_valid]
+    num_finite = int(np.count_nonzero(np.isfinite(invalid.sum(axis=1, dtype=np.float64))))
+    return ShowerHealth(len(energies), len(invalid) - num_finite, num_finite)
 
 
 def _require_valid(showers: ShowerSet, health: ShowerHealth) -> None:

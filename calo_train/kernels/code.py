@@ -115,16 +115,19 @@ class Code:
 
     def variable(self, initial: Vector) -> Variable:
         """Give a vector that can be set again, for what a loop carries on."""
-        place = self._entry.alloca(self.vector_type)
-        variable = Variable(self, place)
+        variable = Variable(self, self.room(self.vector_type))
         variable.set(initial)
         return variable
 
     def counter(self, initial: Count = 0) -> Counter:
         """Give an integer that can be set again."""
-        counter = Counter(self, self._entry.alloca(INDEX))
+        counter = Counter(self, self.room(INDEX))
         counter.set(initial)
         return counter
+
+    def room(self, kind: ir.Type) -> ir.Value:
+        """Give a place for a value that a loop carries on; the optimiser makes it a register."""
+        return self._entry.alloca(kind)
 
     def intrinsic(self, name: str, *arguments: Vector) -> Vector:
         """Call an LLVM intrinsic on vectors, such as `sqrt` or `fmuladd`."""
@@ -148,7 +151,7 @@ class Code:
     @contextmanager
     def loop(self, start: Count, stop: Count, step: Count = 1) -> Iterator[Integer]:
         """Repeat the body of a with-block for start, start + step, ... below stop."""
-        counter = self._entry.alloca(INDEX)
+        counter = self.room(INDEX)
         self.builder.store(self.index(start).value, counter)
         head, body, end = (self._function.append_basic_block(name) for name in _LOOP_BLOCKS)
         self.builder.branch(head)

@@ -48,6 +48,11 @@ class Integer:
         """Move the bits down; the sign follows."""
         return Integer(self.code, self.code.builder.ashr(self.value, self._of(places)))
 
+    def low_bits(self, number: int) -> Integer:
+        """Keep the lowest bits alone."""
+        mask = self._of((1 << number) - 1)
+        return Integer(self.code, self.code.builder.and_(self.value, mask))
+
     def as_bits(self) -> Bits:
         """Give the low bits, as many as a number of the kernel has, in every lane."""
         from calo_train.kernels.values import Bits

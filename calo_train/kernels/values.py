@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llvmlite import ir
 
-from calo_train.kernels.integers import INDEX, Count, Integer
+from calo_train.kernels.integers import INDEX, Condition, Count, Integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,10 @@ class Pointer:
         """Move on by `offset` numbers of the kernel's precision."""
         return self._moved(offset, self.code.precision.scalar)
 
+    def at_word(self, offset: Count) -> Pointer:
+        """Move on by `offset` 32-bit words."""
+        return self._moved(offset, ir.IntType(32))
+
     def integer(self, index: Count) -> Integer:
         """Read the 64-bit integer number `index`."""
         place = self._moved(index, INDEX)
@@ -65,16 +69,38 @@ class Pointer:
         value = code.builder.load(self._moved(index, kind).value, typ=kind)
         return Integer(code, code.builder.sext(value, INDEX))
 
+    def unsigned_word(self, index: Count) -> Integer:
+        """Read the unsigned 32-bit integer number `index`."""
+        code, kind = self.code, ir.IntType(32)
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        return Integer(code, code.builder.zext(value, INDEX))
+
     def widened(self, index: Count) -> Vector:
         """Read float32 number `index` into every lane of a float64 kernel."""
         code, kind = self.code, ir.FloatType()
         value = code.builder.load(self._moved(index, kind).value, typ=kind)
         return code.spread(code.builder.fpext(value, code.precision.scalar))
 
+    def widened_from(self, index: Count, least: Vector) -> Vector:
+        """Read float32 number `index` into every lane; 0 where it is below `least`."""
+        code, kind = self.code, ir.FloatType()
+        value = code.builder.load(self._moved(index, kind).value, typ=kind)
+        # Scalar until the end: a comparison of repeated numbers is compiled to a detour.
+        number = code.builder.fpext(value, code.precision.scalar)
+        is_kept = code.builder.fcmp_ordered(">=", number, least.lane(0))
+        zero = ir.Constant(code.precision.scalar, 0.0)
+        return code.spread(code.builder.select(is_kept, number, zero))
+
     def store_integer(self, index: Count, value: Count) -> None:
         """Write the 64-bit integer number `index`."""
         code = self.code
         code.builder.store(code.index(value).value, self._moved(index, INDEX).value)
+
+    def store_word(self, index: Count, value: Count) -> None:
+        """Write the low bits of an integer as the 32-bit integer number `index`."""
+        code, kind = self.code, ir.IntType(32)
+        word = code.builder.trunc(code.index(value).value, kind)
+        code.builder.store(word, self._moved(index, kind).value)
 
     def store_lane(self, offset: Count, vector: Vector, lane: int = 0) -> None:
         """Write one lane as number `offset`."""
@@ -97,6 +123,24 @@ class Pointer:
         code = self.code
         place = self.at(offset).value
         return code.spread(code.builder.load(place, typ=code.precision.scalar))
+
+    def gathered(self, places: Vector) -> Vector:
+        """Read the numbers at places, one a lane; these are whole numbers from 0 on."""
+        code = self.code
+        found = ir.Constant(code.vector_type, ir.Undefined)
+        indices = places.as_words()
+        for lane in range(code.lanes):
+            position = ir.Constant(ir.IntType(32), lane)
+            word = code.builder.extract_element(indices, position)
+            index = Integer(code, code.builder.zext(word, INDEX))
+            number = code.builder.load(self.at(index).value, typ=code.precision.scalar)
+            found = code.builder.insert_element(found, number, position)
+        return Vector(code, found)
+
+    def store_whole(self, vector: Vector, offset: Count = 0) -> None:
+        """Write whole numbers as 32-bit integers, from the one number `offset` on."""
+        place = self.at_word(offset).value
+        self.code.builder.store(vector.as_words(), place, align=ir.IntType(32).width // 8)
 
     def store(self, vector: Vector, offset: Count = 0) -> None:
         """Write a vector from number `offset` on."""
@@ -183,6 +227,16 @@ class Vector:
         """Give the smaller; `other` where this one is NaN."""
         return (self < other).select(self, other)
 
+    def whole(self) -> Vector:
+        """Cut off what stands behind the point; of numbers that 32 bits hold."""
+        code = self.code
+        return Vector(code, code.builder.sitofp(self.as_words(), code.vector_type))
+
+    def as_words(self) -> ir.Value:
+        """Cut to signed 32-bit integers."""
+        words = ir.VectorType(ir.IntType(32), self.code.lanes)
+        return self.code.builder.fptosi(self.value, words)
+
     def lane(self, index: int) -> ir.Value:
         """Give one lane as a scalar."""
         return self.code.builder.extract_element(self.value, ir.Constant(ir.IntType(32), index))
@@ -219,6 +273,12 @@ class Mask:
             for item in (when_true, when_false)
         ]
         return Vector(code, code.builder.select(self.value, chosen[0].value, chosen[1].value))
+
+    def any(self) -> Condition:
+        """Whether it holds in some lane."""
+        builder, kind = self.code.builder, ir.IntType(self.code.lanes)
+        lanes = builder.bitcast(self.value, kind)
+        return Condition(self.code, builder.icmp_unsigned("!=", lanes, ir.Constant(kind, 0)))
 
 
 @dataclass(frozen=True, eq=False)

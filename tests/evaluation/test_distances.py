@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import wasserstein_distance
 
+from calo_train.evaluation import distances
 from calo_train.evaluation.distances import (
     MAX_BINS,
     MIN_BINS,
     Binning,
     PooledOrder,
     automatic_binning,
+    histogram,
     reduced_chi2,
     separation_power,
 )
@@ -82,6 +84,14 @@ def test_bins_are_half_open_and_the_last_is_closed():
     assert binning.share_outside(values) == pytest.approx(2 / 6)
 
 
+@pytest.fixture(params=["compiled", "numpy"])
+def histograms(request, monkeypatch):
+    """Both ways of finding and counting bins."""
+    if request.param == "numpy":
+        monkeypatch.setattr(distances, "compiled_histograms", lambda: None)
+
+
+@pytest.mark.usefixtures("histograms")
 @pytest.mark.parametrize("is_log", [False, True])
 def test_bins_equal_a_search_at_and_beside_every_edge(is_log):
     edges = np.geomspace(0.0151515, 3e4, 40) if is_log else np.linspace(-30, 30, 101)
@@ -90,6 +100,33 @@ def test_bins_equal_a_search_at_and_beside_every_edge(is_log):
     expected[values == edges[-1]] = len(edges) - 2
     expected[(expected < 0) | (expected > len(edges) - 2)] = len(edges) - 1
     np.testing.assert_array_equal(Binning(edges, is_log).indices(values), expected)
+
+
+@pytest.mark.usefixtures("histograms")
+@pytest.mark.parametrize("number", [0, 1, 3, 7, 2001])
+@pytest.mark.parametrize("is_log", [False, True])
+def test_bins_of_any_number_of_values_equal_a_search(number, is_log):
+    """Also where they fill no vector, and for NaN, infinite and denormal values."""
+    edges = np.geomspace(0.1, 100, 31) if is_log else np.linspace(-2, 2, 21)
+    values = np.random.default_rng(7).normal(0, 3, number)
+    values[: number // 3] = np.resize([np.nan, np.inf, -np.inf, 5e-324, -0.0], number // 3)
+    expected = np.searchsorted(edges, values, side="right") - 1
+    is_inside = (values >= edges[0]) & (values <= edges[-1])
+    np.testing.assert_array_equal(
+        Binning(edges, is_log).indices(values), np.where(is_inside, expected, len(edges) - 1)
+    )
+
+
+@pytest.mark.usefixtures("histograms")
+@pytest.mark.parametrize("number", [0, 1, 2, 501])
+def test_histograms_count_all_bins_or_those_of_rows(number):
+    random = np.random.default_rng(3)
+    bins = random.integers(0, 8, 501, dtype=np.int32)
+    rows = random.permutation(501)[:number]
+    for chosen in (bins[:number], bins[rows]):
+        counts = histogram(chosen, 7)
+        np.testing.assert_array_equal(counts, [np.sum(chosen == index) for index in range(8)])
+    np.testing.assert_array_equal(histogram(bins, 7, rows), histogram(bins[rows], 7))
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

@@ -7,6 +7,7 @@ import judged
 import naive_observables
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from calo_train.errors import DataError
 from calo_train.evaluation import layer_sums
 from calo_train.evaluation import table as table_module
-from calo_train.evaluation.deposits import Grid
+from calo_train.evaluation.deposits import Grid, apply_threshold
 from calo_train.evaluation.observables import observables_of
 from calo_train.evaluation.spectrum import SpectrumBins, spectrum_edges, voxel_range
 from calo_train.evaluation.table import ShowerTable, measure
@@ -85,9 +86,11 @@ def test_observables_of_any_showers_equal_a_naive_loop(name, data):
     require_equal_observables(table_of(showers), showers)
 
 
-def test_the_table_does_not_depend_on_threads_or_blocks(monkeypatch):
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_the_table_does_not_depend_on_threads_or_blocks(num_threads, monkeypatch):
     showers = detectors.make_showers(detectors.polar(), 200)
     whole = table_of(showers)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
     monkeypatch.setattr(table_module, "_PIECE_BYTES", 7 * showers.energies[0].nbytes)
     pieces = table_of(showers)
     for name, column in whole.observables.items():
@@ -183,19 +186,34 @@ def test_spectrum_of_the_reference_has_nothing_outside():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
-def test_invalid_showers_are_counted_and_left_out(value):
+def test_invalid_showers_are_counted_and_left_out(value, sweep):
     """E4: never set to zero silently."""
     showers = detectors.make_showers(detectors.cartesian(), 200)
     whole = table_of(showers)
+    valid = showers.energies[7].copy()
     showers.energies[7, 3] = value
     table = table_of(showers)
     assert table.health.num_invalid == 1
     assert table.health.num_negative == (value == -1.0)
     kept = np.delete(np.arange(200), 7)
     np.testing.assert_array_equal(table.positions, kept)
+    np.testing.assert_array_equal(table.spectrum, whole.spectrum[kept])
+    np.testing.assert_array_equal(table.profiles["radius"], whole.profiles["radius"][kept])
+    mean = (whole.mean_energies * 200 - apply_threshold(valid, judged.THRESHOLD)) / 199
+    np.testing.assert_allclose(table.mean_energies, mean, rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(
         table.observables["visible_energy"], whole.observables["visible_energy"][kept]
     )
+
+
+def test_minus_zero_is_an_energy(sweep):
+    showers = detectors.make_showers(detectors.cartesian(), 200)
+    whole = table_of(showers)
+    showers.energies[showers.energies == 0] = -0.0
+    table = table_of(showers)
+    assert table.health.num_invalid == 0
+    for name, column in whole.observables.items():
+        np.testing.assert_array_equal(table.observables[name], column)
 
 
 def test_more_than_one_per_cent_invalid_is_refused():
