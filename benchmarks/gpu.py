@@ -58,23 +58,18 @@ GPU = torch.device("cuda")
 REPETITIONS = 5
 TILES = (
     GpuTile(),
-    GpuTile(lanes=4, sources=64, num_warps=4),
-    *(GpuTile(lanes=8, sources=sources, num_warps=4) for sources in (16, 32)),
-    *(GpuTile(lanes=8, sources=sources, num_warps=8) for sources in (32, 64)),
-    GpuTile(lanes=8, sources=2, unroll=16),
-    GpuTile(lanes=8, sources=4, unroll=16, num_warps=8),
-    GpuTile(sources=8),
-    *(GpuTile(sources=sources, num_warps=8) for sources in (16, 32)),
-    GpuTile(sources=2, unroll=16),
-    GpuTile(sources=2, unroll=16, few_sources=64),
-    GpuTile(sources=4, unroll=8, num_warps=8),
-    GpuTile(rows=16, sources=32),
-    GpuTile(rows=8, sources=64),
+    GpuTile(lanes=4),
+    GpuTile(lanes=16),
+    GpuTile(lanes=16, num_warps=2),
+    GpuTile(num_warps=2),
+    GpuTile(num_warps=8),
+    GpuTile(sources=4, num_warps=8),
+    GpuTile(sources=4, unroll=8),
+    GpuTile(unroll=32),
+    GpuTile(unroll=8),
     GpuTile(few_sources=64),
     GpuTile(few_rows=4, few_sources=64),
-    GpuTile(lanes=32, sources=8, few_sources=64),
-    GpuTile(lanes=32, sources=16, few_sources=64, num_warps=8),
-    GpuTile(lanes=32, sources=2, unroll=8, few_sources=64),
+    GpuTile(rows=16),
 )
 
 
@@ -98,7 +93,7 @@ SAMPLING = (
         1_000: (1, 100, 1_000, 10_000), 10_000: (10_000,), 1: (1,), 100: (100,)
     }),
     Case("triton", "float64", "cuda", {1_000: (1_000, 10_000), 10_000: (10_000,)}),
-    Case("compiled", "float32", "cpu", {1_000: (1, 100, 1_000, 10_000)}, 3),
+    Case("compiled", "float32", "cpu", {1_000: (1, 100, 1_000, 10_000)}, 2),
     Case("torch", "float32", "cuda", {1_000: (1_000,), 10_000: (10_000,)}, 1),
 )  # fmt: skip
 

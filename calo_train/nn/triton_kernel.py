@@ -4,9 +4,9 @@ An instance owns the rows of its showers, (rows, LANES) in a scratch array that 
 cache of its multiprocessor, and takes the operations one after the other; a barrier between them
 lets every thread see what the others stored. An affine operation multiplies a tile (ROWS, SOURCES)
 of weights with a tile (SOURCES, LANES) of rows, all products kept apart until the end, so that
-loads are long and sums are taken across threads once. The next tile of weights and the next line
-of the table are on their way meanwhile: latency decides here, not arithmetic. A head is straight
-code of one lane, no matter how many threads do the same.
+sums are taken across threads once. UNROLL such tiles and the next line of the table are on their
+way at once: latency decides here, not arithmetic. A head is straight code of one lane, no matter
+how many threads do the same.
 
 Formulas of the spline: `calo_train.nn.spline_code`. Imported only where Triton is there.
 """
@@ -105,21 +105,12 @@ def _affine(
     is_row = rows < num_rows
     read = own + source * LANES
     sums = tl.zeros([ROWS, SOURCES, LANES], dtype=own.dtype.element_ty)
-    if UNROLL == 1:
-        weight = _weights(weights, places, rows, num_rows, num_sources)
-        for first in range(0, num_sources, SOURCES):
-            numbers = first + places
-            following = _weights(weights, numbers + SOURCES, rows, num_rows, num_sources)
+    for first in range(0, num_sources, SOURCES * UNROLL):
+        for step in tl.static_range(UNROLL):
+            numbers = first + step * SOURCES + places
+            weight = _weights(weights, numbers, rows, num_rows, num_sources)
             given = _rows(read, numbers, lanes, num_sources, LANES)
             sums += weight[:, :, None] * given[None, :, :]
-            weight = following
-    else:
-        for first in range(0, num_sources, SOURCES * UNROLL):
-            for step in tl.static_range(UNROLL):
-                numbers = first + step * SOURCES + places
-                weight = _weights(weights, numbers, rows, num_rows, num_sources)
-                given = _rows(read, numbers, lanes, num_sources, LANES)
-                sums += weight[:, :, None] * given[None, :, :]
     result = tl.sum(sums, axis=1)
     result += tl.load(biases + rows, mask=is_row, other=0.0)[:, None]
     targets = rows[:, None] * LANES + lanes[None, :]

@@ -40,10 +40,10 @@ class GpuTile:
     `few_sources`.
     """
 
-    lanes: int = 16
+    lanes: int = 8
     rows: int = 32
-    sources: int = 16
-    unroll: int = 1
+    sources: int = 2
+    unroll: int = 16
     few_rows: int = 2
     few_sources: int = 128
     num_warps: int = 4
@@ -51,7 +51,7 @@ class GpuTile:
     @classmethod
     def of(cls, dtype: torch.dtype) -> GpuTile:
         """Give the tile of a precision."""
-        return cls() if dtype == torch.float32 else cls(sources=8, few_sources=64)
+        return cls() if dtype == torch.float32 else cls(unroll=8, few_sources=64)
 
 
 class TritonWalk:
