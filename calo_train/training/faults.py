@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _PEER_IS_GONE = re.compile(
     r"connection (closed|reset|refused)|broken pipe|peer|NCCL|gloo|socket", re.IGNORECASE
 )
+# What the libraries below torch say of a full GPU, which is no OutOfMemoryError.
+_IS_FULL = re.compile(r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @contextmanager
@@ -31,9 +33,9 @@ def machine_faults(module: GroupModule, where: str) -> Iterator[None]:
     """Turn what the machine does to the fit in a with-block into MachineErrors."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise out_of_memory(module, where) from error
     except RuntimeError as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError) or _IS_FULL.search(str(error)):
+            raise out_of_memory(module, where) from error
         if module.trainer.world_size == 1 or not _PEER_IS_GONE.search(str(error)):
             raise
         raise MachineError(

@@ -233,6 +233,10 @@ class GroupModule(LightningModule):
         num_threads = min(torch.get_num_threads(), len(self.stacks)) if can_share else 1
         self._side_by_side = SideBySide(num_threads)
 
+    def on_train_start(self) -> None:
+        """Complete what Lightning moved to the device of a resumed training."""
+        self._optimiser.bring_counts()
+
     def on_fit_end(self) -> None:
         """Give torch its threads back."""
         self._side_by_side.close()

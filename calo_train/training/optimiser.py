@@ -125,6 +125,11 @@ class GroupOptimiser:
                 state["step"] = torch.tensor(num_steps, dtype=torch.float32, device=own[0].device)
                 self.adam.state[parameter] = state
 
+    def bring_counts(self) -> None:
+        """Put the counts of steps where the weights are; Lightning moves all but them to a GPU."""
+        for parameter, state in self.adam.state.items():
+            state["step"] = state["step"].to(parameter.device)
+
     def state(self) -> dict[str, Any]:
         """Give the schedule and where it is, as plain values."""
         group = self.adam.param_groups[0]

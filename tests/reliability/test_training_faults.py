@@ -194,8 +194,8 @@ def test_disk_that_fills_up_stops_the_training_and_loses_nothing(
     require_equal(small_disk / RUN, undisturbed)
 
 
-def run_out_of_gpu_memory() -> None:
-    """Raise at the fourth step what torch raises when a GPU is full."""
+def run_out_of_gpu_memory(error: RuntimeError) -> None:
+    """Raise it at the fourth step."""
     from calo_train.training.group_module import GroupModule
 
     step, steps = GroupModule.training_step, []
@@ -203,19 +203,30 @@ def run_out_of_gpu_memory() -> None:
     def failing_step(self: Any, *arguments: Any) -> None:
         steps.append(1)
         if len(steps) == 4:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
         step(self, *arguments)
 
     GroupModule.training_step = failing_step
 
 
-def test_full_gpu_names_a_batch_that_should_fit(tmp_path: Path, tiny_data: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+    ],
+)
+def test_full_gpu_names_a_batch_that_should_fit(
+    error: RuntimeError, tmp_path: Path, tiny_data: Path
+) -> None:
     """R15: batch, peak, free, a batch size that should fit; the checkpoint stays.
 
-    The error is torch's own, raised without a GPU; the amounts are then zero.
+    The errors are torch's allocator's and CUDA's own, raised without a GPU; the amounts are zero.
     """
-    done = forked.run("calo-train", *commands.tiny_training(tiny_data, OFTEN), cwd=tmp_path,
-                      log=tmp_path / "log", prepare=run_out_of_gpu_memory)  # fmt: skip
+    done = forked.run(
+        "calo-train", *commands.tiny_training(tiny_data, OFTEN), cwd=tmp_path,
+        log=tmp_path / "log", prepare=partial(run_out_of_gpu_memory, error),
+    )  # fmt: skip
     require_message(done, 5, "batch of 32", "peak", "free", "energy_training.batch_size=16")
     assert list((tmp_path / RUN).rglob("last.ckpt"))
 

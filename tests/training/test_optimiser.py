@@ -108,3 +108,24 @@ def test_rows_of_a_shower_are_summed() -> None:
     features = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]], dtype=torch.float64)
     losses = parts.losses([PartInput(features, None, rows_per_shower=3)])
     assert losses.tolist() == [[1 + 4 + 9, 16 + 25 + 36]]
+
+
+def test_counts_of_steps_lie_where_the_weights_are() -> None:
+    """Lightning moves the moments of a resumed training to a GPU and leaves the counts behind."""
+    from lightning.fabric.utilities.optimizer import _optimizer_to_device
+
+    settings = TrainingSettings()
+    stacks = _parts(settings)
+    optimiser = GroupOptimiser(stacks, settings, StepPlan(2, 2, {}))
+    stacks[0].losses([PartInput(torch.ones(1, 1, dtype=torch.float64), None)]).sum().backward()
+    optimiser.step()
+    elsewhere = torch.device("meta")
+    of_weight = nn.Parameter(torch.empty(1, device=elsewhere))
+    (state,) = optimiser.adam.state.values()
+    optimiser.adam.state.clear()
+    optimiser.adam.state[of_weight] = state
+    _optimizer_to_device(optimiser.adam, elsewhere)
+    assert state["exp_avg"].device == elsewhere
+    assert state["step"].device != elsewhere
+    optimiser.bring_counts()
+    assert state["step"].device == elsewhere
