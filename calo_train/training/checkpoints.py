@@ -88,6 +88,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a fit saved one here and has not finished."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+
+
 def discard_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a finished fit; its best weights lie under their final names."""
     for name in (LAST, PREVIOUS):

@@ -1,20 +1,27 @@
 """What a command trains: stages in order, their parts in groups, cut down by `only=`.
 
 `only=causal` is a stage, `only=causal/7` a part, `only=causal/0-9,12` several. A group is what one
-fit trains together; whatever the grouping, each part has its own loss, best epoch and file.
+fit trains together; whatever the grouping, each part has its own loss, best epoch and file. What
+is stored already is left out.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calo_train.errors import UsageError, nearest_names
+from calo_train.training.checkpoints import has_checkpoint
+from calo_train.training.run_folder import finished_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from calo_train.families.contracts import Stage
+    from calo_train.training.run_folder import RunFolder
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,31 @@ def plan_groups(
             Group(stage, parts[start : start + size]) for start in range(0, len(parts), size)
         ]
     return groups
+
+
+def unfinished(run: RunFolder, groups: Sequence[Group]) -> list[Group]:
+    """Leave out parts that are stored already; a group with some left keeps only those.
+
+    One that has a checkpoint stays whole: it was killed while it stored its parts, and goes on.
+    """
+    left = []
+    for group in groups:
+        done = finished_parts(run, group.keys)
+        parts = tuple(
+            index for index, key in zip(group.parts, group.keys, strict=True) if key not in done
+        )
+        if done:
+            _log.info("already trained: %s", ", ".join(done))
+        if parts and has_checkpoint(run.group_folder(group.stage.name, group.label)):
+            left.append(group)
+        elif parts:
+            left.append(Group(group.stage, parts))
+    return left
+
+
+def keys_of(groups: Sequence[Group]) -> set[str]:
+    """Give `stage/part` of all parts of some groups."""
+    return {key for group in groups for key in group.keys}
 
 
 def _wanted_parts(stages: Sequence[Stage], only: str | None) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ from calo_train.families.generator import Generator, save_generator
 from calo_train.nn.flows import count_parameters
 from calo_train.progress import Progress
 from calo_train.quantities import format_duration
+from calo_train.training.checkpoints import discard_checkpoints
 from calo_train.training.cost import recorded_cost
 from calo_train.training.data import TrainingData, describe_data, prepare_data, require_fingerprint
 from calo_train.training.fit import FitContext, fit_group, require_devices
@@ -34,7 +35,7 @@ from calo_train.training.loggers import (
     require_logger,
 )
 from calo_train.training.part_groups import GroupsContext, train_groups
-from calo_train.training.plan import Group, plan_groups
+from calo_train.training.plan import Group, keys_of, plan_groups, unfinished
 from calo_train.training.provenance import describe_hardware, describe_program, is_main_process
 from calo_train.training.run_folder import RunFolder, finished_parts
 from calo_train.training.stopping import StopRequest
@@ -170,8 +171,11 @@ def _train_stages(
     if is_main_process():
         _record_start(config, run, data, stages, recorded | chosen_sizes(config, sizes))
     left = unfinished(run, groups)
+    trained = [group for group in groups if not keys_of([group]) & keys_of(left)]
+    if is_main_process():
+        for group in trained:  # killed between storing the parts and this
+            discard_checkpoints(run.group_folder(group.stage.name, group.label))
     if config.launcher.kind == "slurm_array":  # the jobs before this one had no logger
-        trained = [group for group in groups if not set(group.keys) & _keys(left)]
         log_trained(logger, run, trained)
     if shares_parts(config.trainer):
         train_groups(config, left, GroupsContext(run, lock, logger))
@@ -253,25 +257,6 @@ def _given_needs(run: RunFolder, group: Group) -> Group:
         )
     parts = {key: load_file(run.part_file(key)) for key in keys}
     return replace(group, stage=stage.given(parts))
-
-
-def unfinished(run: RunFolder, groups: list[Group]) -> list[Group]:
-    """Leave out parts that are stored already; a group with some left keeps only those."""
-    left = []
-    for group in groups:
-        done = finished_parts(run, group.keys)
-        parts = tuple(
-            index for index, key in zip(group.parts, group.keys, strict=True) if key not in done
-        )
-        if done:
-            _log.info("already trained: %s", ", ".join(done))
-        if parts:
-            left.append(Group(group.stage, parts))
-    return left
-
-
-def _keys(groups: list[Group]) -> set[str]:
-    return {key for group in groups for key in group.keys}
 
 
 def _part_keys(stages: tuple[Stage, ...]) -> list[str]:

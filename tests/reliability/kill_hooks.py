@@ -47,17 +47,20 @@ def _trace_steps(trace: str) -> None:
     descriptor = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     save, batch_end = _FitCallback._save, _FitCallback.on_train_batch_end
 
+    def due(callback: Any) -> float:
+        seconds: float = callback._save_seconds / _LARGEST_SAVING_SHARE
+        return max(callback._interval, seconds)
+
     def traced_save(self: Any, module: Any) -> None:
         save(self, module)
-        due = max(self._interval, self._save_seconds / _LARGEST_SAVING_SHARE)
-        os.write(descriptor, f"S {self._saved} {due}\n".encode())
+        os.write(descriptor, f"S {self._saved} {due(self)}\n".encode())
 
     def traced_end(self: Any, trainer: Any, module: Any, *rest: Any) -> None:
         # The clock is read first: what ends before the checkpoint is due needs none.
         ended = time.monotonic()
         if not hasattr(self, "is_traced"):
             self.is_traced = True
-            os.write(descriptor, f"S {self._saved} {self._interval}\n".encode())
+            os.write(descriptor, f"S {self._saved} {due(self)}\n".encode())
         batch_end(self, trainer, module, *rest)
         # The last batch of an epoch leaves saving to the end of the epoch.
         if module.batch < module.num_batches:

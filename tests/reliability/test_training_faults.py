@@ -131,6 +131,46 @@ def test_flipped_bit_of_a_checkpoint_is_found(
     assert last.exists()
 
 
+def die_amid_stored_parts(num_stored: int) -> None:
+    """Die as by kill -9 when so many parts are stored, or all of them and the checkpoint left."""
+    from calo_train.training import fit
+
+    save_often()
+    discard, replacing, stored = fit.discard_checkpoints, fit.replacing, []
+
+    def counted(path: Path) -> Any:
+        if path.suffix == ".safetensors":
+            if len(stored) == num_stored:
+                os.kill(os.getpid(), signal.SIGKILL)
+            stored.append(path)
+        return replacing(path)
+
+    def dying_discard(folder: Path) -> None:
+        if len(stored) == num_stored:
+            os.kill(os.getpid(), signal.SIGKILL)
+        discard(folder)
+
+    fit.replacing, fit.discard_checkpoints = counted, dying_discard
+
+
+@pytest.mark.parametrize("num_stored", [2, 4])
+def test_kill_while_parts_are_stored(
+    num_stored: int, tmp_path: Path, tiny_data: Path, undisturbed: Path
+) -> None:
+    """R1: after the energy flow and one of three causal flows, or all; nothing trains anew."""
+    words = commands.tiny_training(tiny_data, OFTEN)
+    killed = forked.run("calo-train", *words, cwd=tmp_path, log=tmp_path / "log",
+                        prepare=partial(die_amid_stored_parts, num_stored))  # fmt: skip
+    assert killed.process.exitcode == -signal.SIGKILL, killed.log
+    assert len(list((tmp_path / RUN).glob("stages/*/parts/*.safetensors"))) == num_stored
+    done = forked.run("calo-train", *words, cwd=tmp_path, log=tmp_path / "log")
+    assert done.process.exitcode == 0, done.log
+    assert ("going on at epoch" in done.log) == (num_stored < 4)
+    require_equal(tmp_path / RUN, undisturbed)
+    names = {str(path.relative_to(tmp_path / RUN)) for path in (tmp_path / RUN).rglob("*")}
+    assert names == {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*")}
+
+
 def test_second_process_names_the_first(tmp_path: Path, tiny_data: Path) -> None:
     """R7: host, pid, since and command; the first is undisturbed."""
     run = tmp_path / RUN
