@@ -284,12 +284,19 @@ def _raw_sizes(parameters: Tensor, num_bins: int) -> Tensor:
 
 
 def _bin_sizes(shares: Tensor, shape: SplineShape) -> Tensor:
+    smallest = _smallest_sizes(shares, shape)
+    return shares * (shape.high - shape.low - shape.num_bins * smallest) + smallest
+
+
+def _smallest_sizes(like: Tensor, shape: SplineShape) -> Tensor | float:
+    """Give the smallest width and height, (2, 1, 1), or a number where they are equal.
+
+    A tensor of numbers of the host makes a GPU wait.
+    """
     extent = shape.high - shape.low
-    smallest_width, smallest_height = extent * shape.min_width, extent * shape.min_height
-    if smallest_width == smallest_height:
-        return shares * (extent - shape.num_bins * smallest_width) + smallest_width
-    smallest = shares.new_tensor([smallest_width, smallest_height])[:, None, None]
-    return shares * (extent - shape.num_bins * smallest) + smallest
+    if shape.min_width == shape.min_height:
+        return extent * shape.min_width
+    return extent * like.new_tensor([shape.min_width, shape.min_height])[:, None, None]
 
 
 def _ends_of(index: Tensor, shape: SplineShape) -> Tensor:
@@ -352,9 +359,10 @@ def _size_gradients(chosen: _Bin, by_left: Tensor, by_size: Tensor, shape: Splin
     by_sizes = torch.where(bins < index, by_left.unsqueeze(-2), 0.0)
     by_sizes = torch.where(bins == index, by_size.unsqueeze(-2), by_sizes)
     centred = by_sizes - (by_sizes * shares).sum(dim=-2, keepdim=True)
-    extent = shape.high - shape.low
-    smallest = by_left.new_tensor([shape.min_width, shape.min_height])[:, None, None]
-    return (shares * centred * (extent * (1 - shape.num_bins * smallest))).flatten(-3, -2)
+    smallest = _smallest_sizes(by_left, shape)
+    return (shares * centred * (shape.high - shape.low - shape.num_bins * smallest)).flatten(
+        -3, -2
+    )
 
 
 def _slope_gradients(
