@@ -305,7 +305,7 @@ def _require_walkable(steps: FlowSteps, dtype: torch.dtype) -> None:
 
 def _cannot_serve(reason: str) -> MachineError:
     return MachineError(
-        f"the compiled kernel cannot serve: {reason}",
+        f"no kernel can serve: {reason}",
         where=WHERE,
         do="use backend='torch', or auto, which takes it by itself",
     )
