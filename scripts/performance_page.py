@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from performance_cells import gibibytes, machine_line, milliseconds, table_row
+from performance_gpu import gpu_section
 from performance_inverse import inverse_section
 from performance_published import published_section
 
@@ -127,6 +128,7 @@ def performance_page() -> str:
         ("families", _families),
         ("inverse", published_section),
         ("training_step", _training_step),
+        ("gpu", gpu_section),
         ("epoch", _epoch),
         ("streaming", _streaming),
         ("observables", _observables),

@@ -14,6 +14,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -276,8 +277,14 @@ def _choose(
     except MachineError as error:
         if backend != "auto":
             raise
-        _log.info("flows are inverted in torch: %s", error.what)
+        _tell_once(error.what)
         return _Torch(steps, dtype, device)
+
+
+@cache
+def _tell_once(reason: str) -> None:
+    """Log why torch serves; a generator has many flows with the same reason."""
+    _log.info("flows are inverted in torch: %s", reason)
 
 
 def _require_device(backend: str, device: torch.device) -> None:
@@ -305,7 +312,7 @@ def _require_walkable(steps: FlowSteps, dtype: torch.dtype) -> None:
 
 def _cannot_serve(reason: str) -> MachineError:
     return MachineError(
-        f"the compiled kernel cannot serve: {reason}",
+        f"no kernel can serve: {reason}",
         where=WHERE,
         do="use backend='torch', or auto, which takes it by itself",
     )

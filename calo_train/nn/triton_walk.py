@@ -37,7 +37,7 @@ class GpuTile:
 
     An operation of more than `few_rows` rows is multiplied in tiles of `rows` x `sources` weights,
     each for `lanes` showers, `unroll` of them loaded together; another in tiles of `few_rows` x
-    `few_sources`.
+    `few_sources`. A launch takes as many showers as have their rows in `scratch` bytes.
     """
 
     lanes: int = 8
@@ -47,6 +47,7 @@ class GpuTile:
     few_rows: int = 2
     few_sources: int = 128
     num_warps: int = 4
+    scratch: int = 1 << 30
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> GpuTile:
@@ -85,10 +86,29 @@ class TritonWalk:
     ) -> Tensor:
         """Map noise (n, D) and context (n, C) to features (n, D); adds to `log_abs_det` (n,).
 
-        All are on the device and in the precision of the walk.
+        All are on the device and in the precision of the walk. Showers beyond what `scratch` holds
+        wait for a launch of their own; instances know nothing of each other, so no bit depends
+        on it.
         """
-        if not len(noise):
-            return torch.empty_like(noise)
+        features = noise.new_empty(noise.shape)
+        at_once = self._showers_at_once(noise.element_size())
+        for first in range(0, len(noise), at_once):
+            rows = slice(first, first + at_once)
+            features[rows] = self._invert(
+                noise[rows],
+                None if context is None else context[rows],
+                None if log_abs_det is None else log_abs_det[rows],
+            )
+        return features
+
+    def _showers_at_once(self, bytes_a_number: int) -> int:
+        """Give how many showers a launch takes: whole instances, at least one."""
+        lanes = self._tile.lanes
+        bytes_an_instance = self._program.num_rows * lanes * bytes_a_number
+        return lanes * max(self._tile.scratch // bytes_an_instance, 1)
+
+    def _invert(self, noise: Tensor, context: Tensor | None, log_abs_det: Tensor | None) -> Tensor:
+        """Invert showers in one launch."""
         program = self._program
         num_instances = -(-len(noise) // self._tile.lanes)
         state = noise.new_empty(num_instances, program.num_rows, self._tile.lanes)

@@ -1,5 +1,8 @@
 """Run the kernel for GPUs in Triton's interpreter, on the CPU, and print how far it is off.
 
+The argument is the number of tiles that are loaded together, or `turns`: does a shower keep its
+bits where scratch memory lets one instance run after the other?
+
 A script: the interpreter has to be chosen before Triton is imported.
 """
 
@@ -8,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
+from unittest import mock
 
 os.environ["TRITON_INTERPRET"] = "1"
 
@@ -29,7 +34,7 @@ from calo_train.nn.triton_walk import GpuTile, TritonWalk
 
 FEATURES, CONTEXT, NUMBER = 5, 3, 5
 TILE = GpuTile(
-    lanes=4, rows=16, sources=4, few_rows=2, few_sources=8, unroll=int(sys.argv[1])
+    lanes=4, rows=16, sources=4, few_rows=2, few_sources=8, unroll=1
 )  # two instances, the last with idle lanes; several tiles of sources
 
 
@@ -63,13 +68,19 @@ CASES = {
 }
 
 
-def differences(name: str, dtype: torch.dtype) -> tuple[float, float]:
-    """Give the largest differences from nflows of features and log-determinants."""
-    torch.manual_seed(3)
+def stirred(name: str) -> nn.Module:
+    """Build the flow of a case with curved splines."""
     flow = CASES[name]().double().eval()
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
+    return flow
+
+
+def differences(name: str, dtype: torch.dtype, tile: GpuTile) -> tuple[float, float]:
+    """Give the largest differences from nflows of features and log-determinants."""
+    torch.manual_seed(3)
+    flow = stirred(name)
     noise = torch.rand(NUMBER, FEATURES, dtype=torch.float64)
     if name != "no tails":
         noise = 8 * noise - 4  # some beyond the tails
@@ -79,7 +90,7 @@ def differences(name: str, dtype: torch.dtype) -> tuple[float, float]:
     expected, expected_log_det = pack(flow, backend="reference").inverse_with_log_det(
         noise, context
     )
-    walk = TritonWalk(read_flow(flow), dtype, torch.device("cpu"), TILE)
+    walk = TritonWalk(read_flow(flow), dtype, torch.device("cpu"), tile)
     log_det = torch.zeros(NUMBER, dtype=dtype)
     given = None if context is None else context.to(dtype)
     found = walk.invert(noise.to(dtype), given, log_abs_det=log_det)
@@ -87,6 +98,22 @@ def differences(name: str, dtype: torch.dtype) -> tuple[float, float]:
         float((found - expected).abs().max()),
         float((log_det - expected_log_det).abs().max()),
     )
+
+
+def take_turns(dtype: torch.dtype) -> dict[str, object]:
+    """Invert both instances at once, then one by one: launches, and whether bits are equal."""
+    torch.manual_seed(3)
+    steps = read_flow(stirred("permuted"))
+    noise, context = (torch.randn(NUMBER, width).to(dtype) for width in (FEATURES, CONTEXT))
+    launches, results = [], []
+    for tile in (TILE, replace(TILE, scratch=1)):
+        walk = TritonWalk(steps, dtype, torch.device("cpu"), tile)
+        log_det = torch.ones(NUMBER, dtype=dtype)
+        with mock.patch.object(walk, "_launch", wraps=walk._launch) as launch:
+            features = walk.invert(noise, context, log_abs_det=log_det)
+        launches.append(launch.call_count)
+        results.append(torch.column_stack([features, log_det]))
+    return {"launches": launches, "has_equal_bits": torch.equal(*results)}
 
 
 def mend_interpreter() -> None:
@@ -103,9 +130,14 @@ def mend_interpreter() -> None:
 if __name__ == "__main__":
     mend_interpreter()
     torch.set_num_threads(1)
-    found = {
-        f"{name}, {dtype}": differences(name, dtype)
-        for name in CASES
-        for dtype in (torch.float64, torch.float32)
-    }
+    dtypes = (torch.float64, torch.float32)
+    if sys.argv[1] == "turns":
+        found = {str(dtype): take_turns(dtype) for dtype in dtypes}
+    else:
+        tile = replace(TILE, unroll=int(sys.argv[1]))
+        found = {
+            f"{name}, {dtype}": differences(name, dtype, tile)
+            for name in CASES
+            for dtype in dtypes
+        }
     json.dump(found, sys.stdout)

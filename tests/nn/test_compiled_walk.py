@@ -136,8 +136,8 @@ def test_auto_falls_back_with_a_line_and_a_name_does_not(
 
     monkeypatch.setattr("calo_train.nn.packed_flow.CompiledWalk", fail)
     caplog.set_level(logging.INFO)
-    assert pack(flow).backend == "torch"
-    assert "flows are inverted in torch: no compiler here" in caplog.text
+    assert [pack(flow).backend for _ in range(3)] == ["torch"] * 3
+    assert caplog.text.count("flows are inverted in torch: no compiler here") == 1
     with pytest.raises(MachineError, match="no compiler"):
         pack(flow, backend="compiled")
 

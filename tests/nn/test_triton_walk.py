@@ -8,14 +8,14 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
 
 from calo_train.errors import MachineError
-from calo_train.nn import pack
+from calo_train.nn import pack, packed_flow
 from calo_train.nn.flow_steps import read_flow
 from calo_train.nn.flows import MaskedSplineFlow, embedding_network
 from calo_train.nn.triton_walk import TritonWalk
@@ -34,13 +34,26 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_interpreted_kernel_equals_nflows(unroll: int) -> None:
     """Bins, tails, heads, blocks, contexts and idle lanes, without a GPU."""
+    for case, differences in interpreted(str(unroll)).items():
+        assert max(differences) < (EXACT if "float64" in case else ROUNDED), case
+
+
+@needs_triton
+def test_showers_that_take_turns_keep_their_bits() -> None:
+    """Scratch memory is bounded: what does not fit waits for the next launch."""
+    for dtype, found in interpreted("turns").items():
+        assert found == {"launches": [1, 2], "has_equal_bits": True}, dtype
+
+
+def interpreted(argument: str) -> dict[str, Any]:
+    """Run interpreted_walk.py in a process of its own."""
     script = Path(__file__).with_name("interpreted_walk.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(unroll)], capture_output=True, text=True, check=False
+        [sys.executable, str(script), argument], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for case, differences in json.loads(done.stdout).items():
-        assert max(differences) < (EXACT if "float64" in case else ROUNDED), case
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def test_a_machine_without_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +120,7 @@ def test_activation_that_the_kernel_does_not_know_goes_through_torch(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
+    packed_flow._tell_once.cache_clear()  # told once a process
     embedding = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 7))
     flow = MaskedSplineFlow(1, 1, 16, 8, 6.0, "reverse", 1e-3, 0.0).build(6, 7, embedding).eval()
     assert pack(flow, device=torch.device("cuda")).backend == "torch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -90,6 +91,31 @@ def test_python_of_the_fast_sampling_page_runs(index: int, tmp_path: Path) -> No
     assert len(blocks) == 2
     script.write_text(blocks[index], encoding="utf-8")
     runpy.run_path(str(script))
+
+
+def test_figures_of_a_gpu_in_the_text_are_the_stored_ones() -> None:
+    """Pages that quote the benchmark of a GPU follow it."""
+    stored = (CHECKOUT / "benchmarks" / "results" / "gpu.json").read_text(encoding="utf-8")
+    found = json.loads(stored)
+    times = {
+        row["tile"]: f"{row['ms_a_shower']:.3f} ms"
+        for row in found["sampling"]
+        if (row["backend"], row["dtype"], row["batch"]) == ("triton", "float32", 10_000)
+    }
+    differences = [
+        f"{row[name]:.0e}".replace("e-0", "e-")
+        for row in found["check"]
+        for name in ("features", "log_det")
+        if row["number"] == 1_000
+    ]
+    quoted = {
+        "README.md": [times[1_000]],
+        "docs/families/l2lflows.md": times.values(),
+        "docs/fast-sampling.md": differences,
+    }
+    for name, figures in quoted.items():
+        text = (CHECKOUT / name).read_text(encoding="utf-8")
+        assert [figure for figure in figures if figure not in text] == [], name
 
 
 def test_performance_page_shows_the_stored_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
