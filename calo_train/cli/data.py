@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calo_train.cli.errors import log_to_stderr, run_command
+from calo_train.cli.file_words import checked, described, detector_flag
 from calo_train.errors import CaloTrainError, DataError, UsageError, nearest_names
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from calo_train.geometry import Geometry
     from calo_train.showers.dataset import DatasetConfig
-    from calo_train.showers.inspect import CheckResult, FileDescription
 
 app = typer.Typer(
     help="Fetch files of showers, look at them, check, convert and merge them.",
@@ -59,7 +59,7 @@ def info(
         if as_json:
             print(json.dumps([description.as_mapping() for description in found]))
             return
-        print("\n\n".join(_described(description) for description in found))
+        print("\n\n".join(described(description) for description in found))
 
     _finish(command, quiet=quiet, debug=debug)
 
@@ -142,7 +142,9 @@ def convert(
         state = "already done" if done.was_done else "wrote"
         print(f"{state}: {done.path} ({done.num_showers} showers, layout {done.layout})")
         if not quiet:
-            print(f"next: calo-data check {quote(str(done.path))}{_flag(dataset, geometry)}")
+            print(
+                f"next: calo-data check {quote(str(done.path))}{detector_flag(dataset, geometry)}"
+            )
 
     _finish(command, quiet=quiet, debug=debug)
 
@@ -347,74 +349,8 @@ def _check(
 
     result = check_file(_given(path), config, geometry=detector)
     if as_text:
-        print(_checked(result, None if config is None else config.name))
+        print(checked(result, None if config is None else config.name))
     return result.as_mapping()
-
-
-def _described(found: FileDescription) -> str:
-    from calo_train.quantities import format_size
-
-    lines = [
-        found.file,
-        f"  layout      {found.layout}",
-        f"  showers     {found.num_showers}",
-        f"  each        {found.shower}",
-    ]
-    for name, column in found.conditions.items():
-        lines.append(f"  condition   {name}: {_range(column)}")
-    stored = f"{found.storage}, in {found.voxel_unit}"
-    if found.mantissa_bits:
-        stored += f", rounded to {found.mantissa_bits} bits of mantissa"
-    lines += [
-        f"  energies    {stored}",
-        f"  size        {format_size(found.num_bytes)}",
-        f"  fits        {', '.join(found.datasets) or 'no data set of conf/dataset'}",
-    ]
-    lines += [f"  {name:<11} {value}" for name, value in sorted(found.attributes.items())]
-    return "\n".join(lines)
-
-
-def _range(column: dict[str, Any]) -> str:
-    from calo_train.quantities import format_energy
-
-    if column["low"] is None:
-        return "no values"
-    if column["unit"] == "MeV":
-        text = f"{format_energy(column['low'])} to {format_energy(column['high'])}"
-    else:
-        text = f"{column['low']:.4g} to {column['high']:.4g} {column['unit']}".rstrip()
-    return text if column["stored_unit"] == "" else f"{text} (stored in {column['stored_unit']})"
-
-
-def _checked(result: CheckResult, dataset: str | None) -> str:
-    from calo_train.quantities import format_energy
-
-    low, high = result.incident_energy
-    fits = f"fits {dataset}" if dataset else f"fits {', '.join(result.datasets) or 'no data set'}"
-    lines = [
-        f"{result.file}: good, {result.num_showers} showers",
-        f"  detector    {result.detector}; {fits}",
-        f"  energies    {format_energy(low)} to {format_energy(high)}, "
-        f"visible fraction {result.visible_fraction:.4g}, {result.num_empty} without energy",
-        f"  reading     {result.rate:.3g} showers/s ({result.storage})",
-    ]
-    if not dataset and result.datasets:
-        lines.append(
-            f"  next        calo-data check {quote(result.file)} --dataset NAME: its units"
-        )
-    if result.is_slow:
-        target = str(Path(result.file).with_name(f"{Path(result.file).stem}_repacked.h5"))
-        lines.append(
-            f"  slow        written anew it reads {result.repacked_rate:.3g} showers/s: "
-            f"calo-data convert {quote(result.file)}{_flag(dataset, None)} -o {quote(target)}"
-        )
-    return "\n".join(lines)
-
-
-def _flag(dataset: str | None, geometry: str | None) -> str:
-    if dataset is not None:
-        return f" --dataset {quote(dataset)}"
-    return "" if geometry is None else f" --geometry {quote(geometry)}"
 
 
 def _finish(command: Callable[[], None], *, quiet: bool, debug: bool) -> None:
