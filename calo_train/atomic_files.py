@@ -7,6 +7,7 @@ full disk at any moment leaves either the old file or the new one.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -42,6 +43,31 @@ def replacing(path: Path) -> Iterator[Path]:
         raise machine_error(error, path) from error
     except BaseException:
         _discard(temporary)
+        raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it takes the name `path`, else it goes.
+
+    `path` must not exist, or be empty. What a killed process left of the same folder is removed.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f"{glob.escape(f'.{path.name}')}{_TEMPORARY_MARK}*"):
+            if not _has_living_writer(leftover):
+                shutil.rmtree(leftover)
+        temporary.mkdir()
+        yield temporary
+        sync_folder(temporary)
+        temporary.replace(path)  # over an empty folder too
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise machine_error(error, path) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

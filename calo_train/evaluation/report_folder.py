@@ -1,6 +1,7 @@
-"""The folder of a report: report.html, metrics.json and figures/, each file replaced as a whole.
+"""The folder of a report: report.html, metrics.json and figures/.
 
-A folder that is not a report, or a report of other inputs, is not touched without being asked.
+A new one appears when it is whole; in one that is there, each file is replaced as a whole. A
+folder that is not a report, or a report of other inputs, is not touched without being asked.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from calo_train.atomic_files import machine_error, replacing, write_text
+from calo_train.atomic_files import machine_error, replacing, replacing_folder, write_text
 from calo_train.errors import UsageError
 from calo_train.evaluation.metrics import SCHEMA
 
@@ -71,6 +72,15 @@ class ReportFolder:
 
     def write(self, page: str, metrics: Mapping[str, Any], figures: Mapping[str, bytes]) -> None:
         """Write all files, figures first; remove figures that only an earlier report had."""
+        if self._existing_metrics() is None:
+            with replacing_folder(self.path) as temporary:
+                ReportFolder(temporary)._write_files(page, metrics, figures)
+        else:
+            self._write_files(page, metrics, figures)
+
+    def _write_files(
+        self, page: str, metrics: Mapping[str, Any], figures: Mapping[str, bytes]
+    ) -> None:
         try:
             self.figures.mkdir(parents=True, exist_ok=True)
         except OSError as error:

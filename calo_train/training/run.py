@@ -95,6 +95,8 @@ def train(config: RunConfig) -> TrainingResult:
     if run.exists() and not config.restart:
         run.require_same_config(config.resolved)
         if is_finished(run):
+            if is_main:
+                _tidy(run)
             return TrainingResult(run, (), 0.0, was_finished=True)
     require_writable(config.folder)
     if not is_main:
@@ -153,8 +155,22 @@ def _close(logger: MetricsLogger | None, limit: float | None = None) -> None:
         logger.close(limit)
 
 
+def _tidy(run: RunFolder) -> None:
+    """Remove what a process that was killed at its very end left of a finished run."""
+    lock = _lock_file(run, None)
+    if not lock.exists():
+        return
+    with suppress(MachineError), owned(lock):  # unless it is about to end
+        require_no_other(run, None)
+        _remove_leftovers(run)
+
+
 def _remove_leftovers(run: RunFolder) -> None:
-    """Remove what a killed process left half written outside the folders of single fits."""
+    """Remove what a killed process left half written outside the folders of single fits.
+
+    Nobody else works on the run.
+    """
+    run.turn_file.unlink(missing_ok=True)
     for folder in (run.path, run.generator, *run.path.glob("stages/*/parts")):
         for leftover in remove_leftovers(folder):
             _log.info("removed %s, which a killed process left half written", leftover.name)

@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "run.yaml"
 
     @property
+    def turn_file(self) -> Path:
+        """What processes that change run.yaml take turns by."""
+        return self.path / ".run.yaml.turn"
+
+    @property
     def generator(self) -> Path:
         return self.path / "generator"
 
@@ -95,7 +100,7 @@ class RunFolder:
 
         Processes that train different parts of a run take turns, so that no change is lost.
         """
-        with turn(self.path / ".run.yaml.turn"):
+        with turn(self.turn_file):
             record = self.read_record()
             self.write_record({**record, **changes_of(record)})
 

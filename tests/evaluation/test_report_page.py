@@ -16,7 +16,7 @@ import pytest
 from calo_train.errors import UsageError
 from calo_train.evaluation.comparison import evaluate
 from calo_train.evaluation.figures import ReportFigure, report_items
-from calo_train.evaluation.metrics import metrics_of, planned_inputs
+from calo_train.evaluation.metrics import SCHEMA, metrics_of, planned_inputs
 from calo_train.evaluation.report import write_report
 from calo_train.evaluation.report_folder import ReportFolder
 from calo_train.evaluation.results import Evaluation, Settings
@@ -190,6 +190,27 @@ def test_a_report_of_the_same_inputs_is_written_anew_and_another_asks(tmp_path):
     folder.require_replaceable(planned(seed=1), is_forced=True)
     folder.write("new page", planned(seed=1) | {"schema": "calo-train/metrics"}, {"new.png": b""})
     assert [path.name for path in folder.figures.iterdir()] == ["new.png"]
+
+
+def test_a_new_report_appears_when_it_is_whole(tmp_path, monkeypatch):
+    """Whoever is stopped amid its figures leaves nothing; who is killed, what the next removes."""
+    killed = tmp_path / ".report.part-99999999"  # of a process that cannot live
+    killed.mkdir()
+    (killed / "report.html").write_text("half")
+    folder, metrics = ReportFolder(tmp_path / "report"), planned() | {"schema": SCHEMA}
+    with monkeypatch.context() as patch:
+        patch.setattr("calo_train.evaluation.report_folder.write_text", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            folder.write("page", metrics, {"figure.png": b"1"})
+    assert list(tmp_path.iterdir()) == []
+    folder.path.mkdir()
+    folder.write("page", metrics, {"figure.png": b"1"})
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assert folder.page.read_text() == "page"
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_metrics_alone_keep_a_page_of_the_same_inputs_and_remove_one_of_others(tmp_path):

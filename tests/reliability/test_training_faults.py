@@ -171,6 +171,39 @@ def test_kill_while_parts_are_stored(
     assert names == {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*")}
 
 
+def die_when_all_is_written() -> None:
+    """Die as by kill -9 amid the last change of run.yaml, which says that the run is finished."""
+    from calo_train.training.run_folder import RunFolder
+
+    write_record = RunFolder.write_record
+
+    def dying(self: RunFolder, record: Any) -> None:
+        write_record(self, record)
+        if record["state"] == "finished":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RunFolder.write_record = dying  # type: ignore[method-assign]
+
+
+def test_kill_at_the_very_end_leaves_nothing_behind(
+    tmp_path: Path, tiny_data: Path, undisturbed: Path
+) -> None:
+    """R1, R5: the run is finished; the same command says so and frees its locks."""
+    words = commands.tiny_training(tiny_data)
+    killed = forked.run("calo-train", *words, cwd=tmp_path, log=tmp_path / "log",
+                        prepare=die_when_all_is_written)  # fmt: skip
+    assert killed.process.exitcode == -signal.SIGKILL, killed.log
+    left = {path.name for path in (tmp_path / RUN).iterdir()} - {
+        path.name for path in undisturbed.iterdir()
+    }
+    assert left == {"lock", ".run.yaml.turn"}
+    done = forked.run("calo-train", *words, cwd=tmp_path, log=tmp_path / "log")
+    assert done.process.exitcode == 0, done.log
+    assert "finished, nothing to do" in done.log
+    names = {str(path.relative_to(tmp_path / RUN)) for path in (tmp_path / RUN).rglob("*")}
+    assert names == {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*")}
+
+
 def test_second_process_names_the_first(tmp_path: Path, tiny_data: Path) -> None:
     """R7: host, pid, since and command; the first is undisturbed."""
     run = tmp_path / RUN
