@@ -128,7 +128,8 @@ class GroupOptimiser:
     def bring_counts(self) -> None:
         """Put the counts of steps where the weights are; Lightning moves all but them to a GPU."""
         for parameter, state in self.adam.state.items():
-            state["step"] = state["step"].to(parameter.device)
+            if state:  # empty where there never was a gradient
+                state["step"] = state["step"].to(parameter.device)
 
     def state(self) -> dict[str, Any]:
         """Give the schedule and where it is, as plain values."""
