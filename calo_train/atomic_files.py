@@ -31,19 +31,10 @@ def replacing(path: Path) -> Iterator[Path]:
     On any exception the temporary file is removed and `path` stays as it was. A full disk or a
     refused permission becomes a MachineError that names the folder.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
-    try:
+    with _becoming(path) as temporary:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        _discard(temporary)
-        raise machine_error(error, path) from error
-    except BaseException:
-        _discard(temporary)
-        raise
 
 
 @contextmanager
@@ -52,29 +43,41 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     `path` must not exist, or be empty. What a killed process left of the same folder is removed.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
-    try:
+    with _becoming(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f"{glob.escape(f'.{path.name}')}{_TEMPORARY_MARK}*"):
-            if not _has_living_writer(leftover):
-                shutil.rmtree(leftover)
+        remove_leftovers(path.parent, of=path.name)
         temporary.mkdir()
         yield temporary
         sync_folder(temporary)
-        temporary.replace(path)  # over an empty folder too
+
+
+@contextmanager
+def _becoming(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` for what is to take its place, or to be removed."""
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)  # of a folder: over an empty one too
         sync_folder(path.parent)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _discard(temporary)
         raise machine_error(error, path) from error
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _discard(temporary)
         raise
 
 
 def _discard(temporary: Path) -> None:
     # Removing may fail for the reason that writing did; that reason is what is reported.
     with suppress(OSError):
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,15 +95,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove temporary files that a killed process left in `folder`; give what was removed.
+def remove_leftovers(folder: Path, *, of: str | None = None) -> list[Path]:
+    """Remove what a killed process left in `folder` of anything, or of the name `of`; give it.
 
-    Those of a process that lives on this machine are left alone.
+    What a process that lives on this machine is writing is left alone.
     """
-    found = sorted(folder.glob(f".*{_TEMPORARY_MARK}*"))
+    name = "*" if of is None else glob.escape(of)
+    found = sorted(folder.glob(f".{name}{_TEMPORARY_MARK}*"))
     leftovers = [path for path in found if not _has_living_writer(path)]
     for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
+        _remove(leftover)
     return leftovers
 
 

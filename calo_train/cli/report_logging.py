@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from calo_train.training.config import RunConfig
     from calo_train.training.run_folder import RunFolder
 
 _HEADER = ["sample", "observable", "separation", "floor", "significance", "verdict"]
@@ -25,29 +24,29 @@ def log_report(
     targets: Sequence[Path], page: Path, metrics: Mapping[str, Any], *, is_wandb: bool
 ) -> None:
     """Add the report to the logger of every run among the targets."""
-    for run, config in _runs(targets):
-        kind = "wandb" if is_wandb else config.logger.kind
+    for run in _runs(targets):
+        kind = "wandb" if is_wandb else run.read_config().get("logger", {}).get("kind")
         if kind == "wandb":
-            _to_wandb(run, config, page, metrics)
+            _to_wandb(run, page, metrics)
         elif kind == "tensorboard":
             _to_tensorboard(run, page)
 
 
-def _runs(targets: Sequence[Path]) -> Iterator[tuple[RunFolder, RunConfig]]:
-    from calo_train.training.config import check_config
+def _runs(targets: Sequence[Path]) -> Iterator[RunFolder]:
     from calo_train.training.run_folder import RunFolder
 
     for target in targets:
         if (target.expanduser() / RUN_FILE).is_file():
-            run = RunFolder(target.expanduser())
-            yield run, check_config(run.read_config())
+            yield RunFolder(target.expanduser())
 
 
-def _to_wandb(run: RunFolder, config: RunConfig, page: Path, metrics: Mapping[str, Any]) -> None:
+def _to_wandb(run: RunFolder, page: Path, metrics: Mapping[str, Any]) -> None:
     from dataclasses import replace
 
+    from calo_train.training.config import check_config
     from calo_train.training.loggers import require_logger, tracker
 
+    config = check_config(run.read_config())
     logger = replace(config.logger, kind="wandb")
     require_logger(logger)
     tracking = tracker(replace(config, logger=logger), run)

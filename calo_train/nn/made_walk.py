@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from calo_train.errors import UsageError
+from calo_train.errors import MachineError, UsageError
 from calo_train.nn.made_layers import (
     Activation,
     Layer,
@@ -187,6 +187,13 @@ def _operation(layer: Layer, degree: int) -> _Operation:
         scaling = Scaling(layer.scaling.scale[rows], layer.scaling.shift[rows])
     weight = layer.weight[rows, :seen].contiguous()
     return _Operation(layer.route, rows, seen, weight, layer.bias[rows], scaling)
+
+
+def kernel_missing(what: str) -> MachineError:
+    """Say why a kernel cannot take the walk, which torch still can."""
+    return MachineError(
+        what, where=WHERE, do="use backend='torch', or auto, which takes it by itself"
+    )
 
 
 def require_context(context: Tensor | None, num_rows: int, width: int | None) -> None:

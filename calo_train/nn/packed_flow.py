@@ -24,7 +24,13 @@ from nflows.transforms.base import InputOutsideDomain
 from calo_train.errors import MachineError, UsageError
 from calo_train.nn.flow_steps import FlowSteps, MadeStep, PermutationStep, read_flow
 from calo_train.nn.made_layers import is_relu
-from calo_train.nn.made_walk import WHERE, MadeWalk, require_context, require_finite_rows
+from calo_train.nn.made_walk import (
+    WHERE,
+    MadeWalk,
+    kernel_missing,
+    require_context,
+    require_finite_rows,
+)
 from calo_train.nn.triton_walk import TritonWalk
 from calo_train.nn.walk_kernel import CompiledWalk
 from calo_train.nn.walk_program import write_program
@@ -311,8 +317,4 @@ def _require_walkable(steps: FlowSteps, dtype: torch.dtype) -> None:
 
 
 def _cannot_serve(reason: str) -> MachineError:
-    return MachineError(
-        f"no kernel can serve: {reason}",
-        where=WHERE,
-        do="use backend='torch', or auto, which takes it by itself",
-    )
+    return kernel_missing(f"no kernel can serve: {reason}")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from calo_train.errors import MachineError
 from calo_train.nn.autoregressive_heads import AffineCode
+from calo_train.nn.made_walk import kernel_missing
 from calo_train.nn.spline_code import SplineKind
 from calo_train.nn.walk_program import write_program
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from calo_train.errors import MachineError
     from calo_train.nn.autoregressive_heads import HeadCode
     from calo_train.nn.flow_steps import FlowSteps
     from calo_train.nn.walk_program import WalkProgram
@@ -199,8 +200,4 @@ def _require_small(program: WalkProgram) -> None:
 
 
 def _cannot_serve(reason: str) -> MachineError:
-    return MachineError(
-        f"the kernel for GPUs cannot serve: {reason}",
-        where="incremental inverse",
-        do="use backend='torch', or auto, which takes it by itself",
-    )
+    return kernel_missing(f"the kernel for GPUs cannot serve: {reason}")
